@@ -1,0 +1,43 @@
+# The two commands of the README are `make demo` and `make test`; both install what is missing first.
+SHELL := bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-all check generated lock clean
+
+help: ## Show this help.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## Make .venv with everything (a few minutes the first time, seconds after).
+	@.ci/setup
+
+demo: setup ## Generate a batch with the small model on 2 ranks, exactly, and leave a gallery.
+	@$(BIN)/frazil run examples/shapes/job.yaml --store frazil-results
+
+test: setup check ## The checks and the quick tests.
+	@$(BIN)/pytest -m 'not slow and not cluster' $(ARGS)
+
+test-all: setup check ## Every test, the slow ones too.
+	@$(BIN)/pytest $(ARGS)
+
+check: setup ## Style, types, layers, and that generated files are fresh.
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy jobs/frazil_jobs operator/frazil_operator cli/frazil_cli
+	$(BIN)/lint-imports
+	$(BIN)/python -m frazil_jobs.api.crd --check
+	$(BIN)/python -m frazil_jobs.api.docs --check
+
+generated: setup ## Make the generated files again: CRDs and the API reference.
+	@$(BIN)/python -m frazil_jobs.api.crd
+	$(BIN)/python -m frazil_jobs.api.docs
+
+lock: setup ## Choose the newest versions that pyproject.toml allows, into requirements.lock.
+	@{ echo '# Pins of every package of every extra. Made by `make lock`; installed by .ci/setup.'
+	$(BIN)/uv pip compile pyproject.toml --all-extras --no-emit-index-url --generate-hashes --upgrade -q --python-version 3.11 --no-header; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## Remove what the commands above made in this checkout.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis frazil-results .frazil

@@ -1,0 +1,1 @@
+"""The `frazil` command: the only room that may know all the others."""

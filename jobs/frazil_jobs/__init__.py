@@ -1,0 +1,1 @@
+"""What runs in Frazil's pods: what a job is, its inputs and outputs, generation and training."""

@@ -1,0 +1,1 @@
+"""The container that holds the GPUs: branches over ranks, the shard loop over prompts."""
