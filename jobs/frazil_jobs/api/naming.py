@@ -1,0 +1,66 @@
+"""Names and numbers that every part derives in the same way: seeds, keys of outputs, prefixes of jobs.
+
+Keys are relative to a job's own prefix, and that to the destination's; an image made again has the same key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from frazil_jobs.api.generationjob import GenerationJob, OutputFormat
+
+MAX_PROMPTS = 1_000_000
+MAX_IMAGES_PER_PROMPT = 1024
+_IMAGE_STRIDE = 2**20
+_SEEDS = 2**32
+MANIFEST_KEY = "manifest.json"
+GALLERY_KEY = "index.html"
+
+_FOLDERS: dict[str, str] = {"mp4": "videos", "wav": "sounds"}
+
+
+def seed_of(job_seed: int, prompt_index: int, image_index: int, *, row_seed: int | None = None) -> int:
+    """The seed of one image, from 0 to 2^32 - 1 (what a CPU generator of torch tells apart).
+
+    `job_seed + prompt_index`, or the row's own seed, plus `image_index * 2^20`. More prompts or more images a prompt
+    therefore leave the images that there were as they are, and image 0 of prompt 0 has the job's seed.
+    """
+    base = job_seed + prompt_index if row_seed is None else row_seed
+    return (base + image_index * _IMAGE_STRIDE) % _SEEDS
+
+
+def image_key(prompt_index: int, image_index: int, output_format: OutputFormat) -> str:
+    """The key of one output below its job's prefix: `images/000012-00.png` (`videos/`, `sounds/`)."""
+    folder = _FOLDERS.get(output_format, "images")
+    extension = "jpg" if output_format == "jpeg" else output_format
+    return f"{folder}/{prompt_index:06d}-{image_index:02d}.{extension}"
+
+
+def thumbnail_key(prompt_index: int, image_index: int) -> str:
+    """The key of an output's thumbnail."""
+    return f"thumbnails/{prompt_index:06d}-{image_index:02d}.webp"
+
+
+def job_prefix(namespace: str, name: str, uid: str) -> str:
+    """The prefix of a job below its destination's: `<namespace>/<name>-<uid8>`."""
+    return f"{namespace}/{name}-{uid.replace('-', '')[:8]}"
+
+
+def local_uid(job: GenerationJob, prompts_sha256: str) -> str:
+    """The uid of a job that no API server gave one: the sha256 of all that changes the bytes of its outputs.
+
+    A second `frazil run` of the same file finds what the first one stored; a changed file never mixes with it.
+    """
+    spec = job.spec
+    document = {
+        "model": spec.model.model_dump(mode="json", exclude={"cache", "secret_ref"}),
+        "prompts": prompts_sha256,
+        "perShard": spec.prompts.per_shard,
+        "imagesPerPrompt": spec.images_per_prompt,
+        "sampling": spec.sampling.model_dump(mode="json"),
+        "mode": spec.parallelism.mode,
+        "switching": spec.parallelism.switching.model_dump(mode="json") if spec.parallelism.mode != "Exact" else None,
+        "format": spec.output.format,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

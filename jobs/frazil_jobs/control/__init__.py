@@ -1,0 +1,1 @@
+"""What is done for whole jobs by the chart's worker Deployment: prompts inspected, results recounted and finalized."""

@@ -1,0 +1,256 @@
+"""A pipeline from a folder in diffusers' own format. What can be told from the folder's small files is told before any
+weights are read: the class, the scheduler, whether the weights are there and are safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+
+from frazil_jobs.api.common import Model
+from frazil_jobs.base.exits import BadConfiguration
+from frazil_jobs.inputs.task import LoraFile
+
+SCHEDULER_FIELD: Final = "spec.sampling.scheduler"
+MODEL_FIELD: Final = "spec.model.uri"
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SCHEDULERS_APART: Final = ("EDMEulerScheduler",)
+"""Listed by diffusers as interchangeable, but for models trained with EDM's preconditioning only."""
+_ALSO_FOR_BETAS: Final = ("LCMScheduler", "TCDScheduler", "SASolverScheduler")
+_FLOW_SCHEDULERS: Final = (
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model folder's small files."""
+
+    path: Path
+    index: Mapping[str, Any]
+    """model_index.json."""
+
+    @classmethod
+    def read(cls, path: Path) -> Folder:
+        """Read model_index.json. Raises BadConfiguration when the folder isn't a pipeline's."""
+        try:
+            index = json.loads((path / "model_index.json").read_text())
+        except (OSError, ValueError) as error:
+            raise BadConfiguration(
+                f"{path} is no pipeline folder: its model_index.json can't be read ({error})",
+                field=MODEL_FIELD,
+                remedy="name a folder in diffusers' format",
+            ) from None
+        return cls(path, index)
+
+    def components(self) -> dict[str, tuple[str, str]]:
+        """Component name to (library, class), without those that are left out."""
+        entries = {name: value for name, value in self.index.items() if isinstance(value, list) and len(value) == 2}
+        return {name: (str(library), str(kind)) for name, (library, kind) in entries.items() if library and kind}
+
+    def config(self, component: str, file: str = "config.json") -> dict[str, Any]:
+        """A component's configuration; empty when it has none."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / component / file).read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+
+def pipeline_class(name: str) -> type:
+    """The diffusers class `name`. Raises BadConfiguration."""
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise BadConfiguration(
+            f"diffusers {diffusers.__version__} has no pipeline {name!r}",
+            field="spec.model.pipeline",
+            remedy="name a pipeline class of diffusers",
+        )
+    return found
+
+
+def check_weights(folder: Folder, model: Model) -> None:
+    """Raise BadConfiguration when a component of the pipeline is missing, or its weights have the wrong form."""
+    variants: set[str] = set()
+    for component in folder.components():
+        place = folder.path / component
+        if not place.is_dir():
+            raise BadConfiguration(
+                f"the model at {folder.path} lacks its component {component!r}",
+                field=MODEL_FIELD,
+                remedy="fetch the whole folder again",
+            )
+        if not (place / "config.json").exists():
+            continue  # a tokenizer or a scheduler: no weights
+        weights = [file for file in place.iterdir() if file.suffix == ".safetensors"]
+        pickles = [file for file in place.iterdir() if file.suffix in _PICKLES]
+        if not weights and not pickles:
+            raise BadConfiguration(
+                f"the model at {folder.path} has no weights for its component {component!r}",
+                field=MODEL_FIELD,
+                remedy="fetch the whole folder again",
+            )
+        if not weights and not model.allow_pickle:
+            raise BadConfiguration(
+                f"{component}/{pickles[0].name} is a pickle, which can run code, and there are no safetensors",
+                field=MODEL_FIELD,
+                remedy="convert the model with save_pretrained, or set spec.model.allowPickle if you trust its source",
+            )
+        variants |= {_variant(file.name) for file in weights or pickles}
+    if model.variant and variants and model.variant not in variants:
+        there = ", ".join(sorted(variant or "(none)" for variant in variants))
+        raise BadConfiguration(
+            f"the model at {folder.path} has no variant {model.variant!r}; it has {there}", field="spec.model.variant"
+        )
+    if not model.variant and variants and "" not in variants:
+        raise BadConfiguration(
+            f"the model at {folder.path} has weights as variants only", field="spec.model.variant",
+            remedy=f"set it to {' or '.join(sorted(variants))}",
+        )  # fmt: skip
+
+
+def _variant(name: str) -> str:
+    """`fp16` of model.fp16.safetensors and of model.fp16-00001-of-00002.safetensors, else nothing."""
+    parts = name.split(".")
+    return parts[1].split("-")[0] if len(parts) > 2 else ""
+
+
+def scheduler_class(folder: Folder, name: str | None) -> type | None:
+    """The class that replaces the folder's scheduler, or None. Raises BadConfiguration naming those of use."""
+    if name is None:
+        return None
+    entry = folder.components().get("scheduler")
+    if entry is None:
+        raise BadConfiguration("this model has no scheduler to replace", field=SCHEDULER_FIELD, remedy="leave it out")
+    usable = usable_schedulers(entry[1], folder.config("scheduler", "scheduler_config.json"))
+    if name not in usable:
+        known = isinstance(getattr(diffusers, name, None), type)
+        what = "can't be used with this model" if known else f"is no scheduler of diffusers {diffusers.__version__}"
+        raise BadConfiguration(
+            f"{name} {what}, whose own is {entry[1]}", field=SCHEDULER_FIELD, remedy=f"use {', '.join(usable)}"
+        )
+    found: type = getattr(diffusers, name)
+    return found
+
+
+def usable_schedulers(own: str, config: Mapping[str, Any]) -> list[str]:
+    """Names of the schedulers that can take the place of `own`.
+
+    Diffusers lists those for models with a table of betas. Models trained with flow matching take the FlowMatch
+    schedulers and those that can walk flow sigmas; nothing takes both.
+    """
+    own_class = getattr(diffusers, own, None)
+    listed = list(getattr(own_class, "_compatibles", []))
+    if is_flow(own, config):
+        names = [*_FLOW_SCHEDULERS, *_with_flow_sigmas(listed)]
+    else:
+        names = [*listed, *(_ALSO_FOR_BETAS if listed else ())]
+    family = [name for name in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler") if own.startswith("CogVideoX")]
+    available = [name for name in {own, *names, *family} - set(_SCHEDULERS_APART) | {own} if _importable(name)]
+    return sorted(available)
+
+
+def is_flow(name: str, config: Mapping[str, Any]) -> bool:
+    """True for a scheduler of a flow-matching model."""
+    return name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas"))
+
+
+def _with_flow_sigmas(listed: Sequence[str]) -> list[str]:
+    karras = listed or [member.name for member in diffusers.schedulers.scheduling_utils.KarrasDiffusionSchedulers]
+    found = [(name, getattr(diffusers, name, None)) for name in karras]
+    return [name for name, kind in found if kind is not None and "use_flow_sigmas" in _arguments(kind)]
+
+
+def _arguments(kind: Any) -> set[str]:
+    names: set[str] = set(getattr(kind, "_get_init_keys", lambda _: set())(kind))
+    return names
+
+
+def _importable(name: str) -> bool:
+    """False for a class that stands in for one whose library isn't installed (torchsde)."""
+    found = getattr(diffusers, name, None)
+    return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
+
+
+def replace_scheduler(pipe: Any, kind: type) -> None:
+    """Give the pipeline another scheduler with its own one's values."""
+    config = dict(pipe.scheduler.config)
+    changes: dict[str, Any] = {}
+    if is_flow(type(pipe.scheduler).__name__, config) and "use_flow_sigmas" in _arguments(kind):
+        shift = config.get("flow_shift", config.get("shift", 1.0))
+        changes = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+    elif kind.__name__.startswith("FlowMatch") and "flow_shift" in config:
+        changes = {"shift": config["flow_shift"]}
+    try:
+        pipe.scheduler = kind.from_config(config, **changes)  # type: ignore[attr-defined]
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise BadConfiguration(
+            f"{kind.__name__} refuses this model's values: {error}", field=SCHEDULER_FIELD
+        ) from error
+
+
+def dtype_of(model: Model, device: torch.device) -> torch.dtype:
+    """The arithmetic that the spec asks for. Auto: float32 on the CPU, bfloat16 on a GPU."""
+    if model.dtype == "Auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[model.dtype]
+
+
+def load_pipeline(
+    folder: Folder,
+    kind: type,
+    model: Model,
+    *,
+    device: torch.device,
+    scheduler: type | None,
+    loras: Sequence[LoraFile] = (),
+) -> Any:
+    """The pipeline, on `device`, in evaluation mode. Reads nothing outside the folder. Raises BadConfiguration."""
+    safetensors = None if model.allow_pickle else True  # None: safetensors where there are any
+    try:
+        pipe = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder.path,
+            dtype=dtype_of(model, device),
+            variant=model.variant,
+            use_safetensors=safetensors,
+            local_files_only=True,
+            trust_remote_code=model.allow_remote_code,
+        )
+    except (OSError, ValueError, TypeError, KeyError, ImportError, AttributeError) as error:
+        raise BadConfiguration(
+            f"{kind.__name__} can't be loaded from {folder.path}: {error}",
+            field="spec.model.pipeline" if model.pipeline else MODEL_FIELD,
+        ) from error
+    if scheduler is not None:
+        replace_scheduler(pipe, scheduler)
+    load_loras(pipe, loras)
+    return pipe.to(device)
+
+
+def load_loras(pipe: Any, loras: Sequence[LoraFile]) -> None:
+    """Add the LoRAs, each with its scale. Raises BadConfiguration naming the one that doesn't fit."""
+    if loras and not hasattr(pipe, "load_lora_weights"):
+        raise BadConfiguration(f"{type(pipe).__name__} takes no LoRA", field="spec.model.lora", remedy="leave it out")
+    for number, lora in enumerate(loras):
+        try:
+            pipe.load_lora_weights(
+                lora.path.parent,
+                weight_name=lora.path.name,
+                adapter_name=lora.name,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+            raise BadConfiguration(
+                f"{lora.path.name} doesn't fit {type(pipe).__name__}: {error}", field=f"spec.model.lora[{number}]"
+            ) from error
+    if loras:
+        pipe.set_adapters([lora.name for lora in loras], [lora.scale for lora in loras])

@@ -1,0 +1,217 @@
+"""What one rank does from start to end: decide, meet the others, load, generate.
+
+The order is the point: all that can be wrong with a job is found before the ranks meet, and the ranks meet before any of
+them reads weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import diffusers
+import torch
+import torch.distributed as dist
+import transformers
+
+from frazil_jobs.base.exits import BadConfiguration
+from frazil_jobs.base.log import get_logger
+from frazil_jobs.generation.branches import split_branches
+from frazil_jobs.generation.groups import RankGroups, join_groups, one_rank
+from frazil_jobs.generation.guidance import FolderConfigs
+from frazil_jobs.generation.load import dtype_of, load_pipeline
+from frazil_jobs.generation.loop import Leader, Loop, bad_shards, joined
+from frazil_jobs.generation.media import Kind
+from frazil_jobs.generation.prepare import Prepared, fingerprint, prepare
+from frazil_jobs.generation.report import Report
+from frazil_jobs.generation.settings import RankSettings
+from frazil_jobs.generation.stopping import StopFlag
+from frazil_jobs.generation.writer import Form, Writer
+from frazil_jobs.inputs.task import Task
+from frazil_jobs.outputs.spool import Spool
+
+MEETING_FILE: Final = "meeting"
+"""In the run's folder: where the ranks of one node find each other, without a port that another process could take."""
+
+log = get_logger(__name__)
+
+
+def run_rank(rank: RankSettings, flag: StopFlag) -> None:
+    """Run one rank. Raises what the process ends with."""
+    torch.set_num_threads(rank.threads)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    task = Task.read(rank.spool)
+    device = device_of(rank)
+    prepared = prepare(task, ranks=rank.world)
+    if rank.rank >= prepared.grid.world:
+        log.info("this rank isn't needed", reason=prepared.guidance.reason)
+        return
+    spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
+    stored = frozenset(task.stored) | {entry.key for entry in spool.entries()}
+    report = report_of(task, prepared, spool, stored) if rank.rank == 0 else None
+    batches = prepared.unfinished(stored)
+    failures = prepared.refused
+    if batches:
+        with meeting(prepared, rank, device, task) as groups:
+            loop = make_loop(task, prepared, rank, flag, groups, spool, stored, report)
+            failures = joined(failures, loop.run(batches))
+    else:
+        log.info("nothing to make: everything is stored")
+    if failures and report is not None:
+        raise bad_shards(failures, shards=len(task.shards))
+
+
+def report_of(task: Task, prepared: Prepared, spool: Spool, stored: frozenset[str]) -> Report:
+    """The progress of all shards, those without work too."""
+    totals = {shard.index: len(shard.rows) * task.job.spec.images_per_prompt for shard in task.shards}
+    return Report.of(spool.root, totals, prepared.batches, stored, failed=set(prepared.refused))
+
+
+def device_of(rank: RankSettings) -> torch.device:
+    """This rank's device: its own GPU, or the CPU. Raises BadConfiguration when there are too few GPUs."""
+    gpus = torch.cuda.device_count() if rank.device != "cpu" and torch.cuda.is_available() else 0
+    if rank.device == "cpu" or (rank.device == "auto" and gpus == 0):
+        return torch.device("cpu")
+    if gpus < rank.local_ranks:
+        raise BadConfiguration(
+            f"{rank.local_ranks} ranks need a GPU each, and {gpus} can be used here",
+            field="FRAZIL_RANKS",
+            remedy="ask for as many GPUs (spec.workers.gpusPerNode), or set FRAZIL_DEVICE=cpu",
+        )
+    device = torch.device("cuda", rank.local_rank)
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = False  # it chooses kernels by their time: another choice, other bytes
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return device
+
+
+@contextmanager
+def meeting(prepared: Prepared, rank: RankSettings, device: torch.device, task: Task) -> Iterator[RankGroups]:
+    """The replica's process groups, for as long as the context lasts. No collective waits longer than the job allows.
+
+    Raises BadConfiguration when the ranks don't hold the same task or software.
+    """
+    world = prepared.grid.world
+    if world == 1:
+        yield one_rank(device)
+        return
+    timeout = timedelta(seconds=task.job.spec.parallelism.timeout_seconds)
+    dist.init_process_group(
+        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
+        store=_store(rank, world, timeout),
+        rank=rank.rank,
+        world_size=world,
+        timeout=timeout,
+        device_id=device if device.type == "cuda" else None,
+    )
+    groups = join_groups(prepared.grid, timeout=timeout, device=device)
+    _compare(fingerprint(task), groups)
+    yield groups
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def _store(rank: RankSettings, world: int, timeout: timedelta) -> Any:
+    if rank.rendezvous is None:
+        return dist.FileStore(str(rank.run / MEETING_FILE), world)  # type: ignore[attr-defined]
+    host, _, port = rank.rendezvous.rpartition(":")
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        host.strip("[]"), int(port), world, is_master=rank.rank == 0, timeout=timeout
+    )
+
+
+def _compare(mine: str, groups: RankGroups) -> None:
+    every: list[str] = [""] * groups.grid.world
+    dist.all_gather_object(every, mine, group=groups.replica)
+    different = [rank for rank, other in enumerate(every) if other != every[0]]
+    if different:
+        raise BadConfiguration(
+            f"rank {', '.join(map(str, different))} has another task, or other versions of torch, diffusers or "
+            "transformers, than rank 0",
+            remedy="start all ranks from one image and one task",
+        )
+
+
+def make_loop(
+    task: Task,
+    prepared: Prepared,
+    rank: RankSettings,
+    flag: StopFlag,
+    groups: RankGroups,
+    spool: Spool,
+    stored: frozenset[str],
+    report: Report | None,
+) -> Loop:
+    """Load the weights, split the branches, and join it all up."""
+    spec = task.job.spec
+    pipe = load_pipeline(
+        prepared.folder,
+        prepared.pipeline,
+        spec.model,
+        device=groups.device,
+        scheduler=prepared.scheduler,
+        loras=task.loras,
+    )
+    split = split_branches(pipe, groups, FolderConfigs.read(task.model))
+    leader = None
+    if report is not None:
+        writer = Writer(
+            spool=spool,
+            form=form_of(task, prepared, rank, groups, pipe),
+            stored=stored,
+            on_spooled=report.spooled,
+            stop=flag.asked,
+        )
+        leader = Leader(writer=writer, report=report)
+    return Loop(
+        pipe=pipe,
+        call=prepared.call,
+        spool=rank.spool,
+        flag=flag,
+        group=groups.replica,
+        split=split,
+        leader=leader,
+        scheduler_replaced=prepared.scheduler is not None,
+    )
+
+
+def form_of(task: Task, prepared: Prepared, rank: RankSettings, groups: RankGroups, pipe: Any) -> Form:
+    """How outputs are encoded, and what the manifest says of each."""
+    spec, grid = task.job.spec, prepared.grid
+    dtype = str(dtype_of(spec.model, groups.device)).removeprefix("torch.")
+    return Form(
+        kind=prepared.call.kind,
+        format=spec.output.format,
+        frames_per_second=prepared.call.frames_per_second,
+        sampling_rate=sampling_rate_of(pipe) if prepared.call.kind is Kind.SOUND else 0,
+        settings={
+            "model": spec.model.uri,
+            **({"revision": spec.model.revision} if spec.model.revision else {}),
+            "pipeline": prepared.call.pipeline,
+            "scheduler": type(pipe.scheduler).__name__ if getattr(pipe, "scheduler", None) else None,
+            "dtype": dtype,
+            **prepared.call.common,
+            **({"loras": {lora.name: lora.scale for lora in task.loras}} if task.loras else {}),
+        },
+        facts={
+            "mode": spec.parallelism.mode,
+            "ranks": str(grid.world),
+            "grid": "x".join(str(degree) for degree in (grid.conditioning, grid.pipeline, grid.sequence)),
+            "threads": str(rank.threads),
+            "device": torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else "cpu",
+            "dtype": dtype,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+        },
+    )
+
+
+def sampling_rate_of(pipe: Any) -> int:
+    """Samples a second of the sound that a pipeline makes, from the component that makes it."""
+    for name in ("vocoder", "vae"):
+        rate = getattr(getattr(getattr(pipe, name, None), "config", None), "sampling_rate", None)
+        if rate is not None:
+            return int(rate)
+    raise BadConfiguration(f"{type(pipe).__name__} doesn't say its sampling rate", field="spec.model.uri")

@@ -1,0 +1,65 @@
+"""The Celery application of Frazil's workers: who uploads (a queue a pod), and who inspects and finalizes (`control`).
+
+Messages are JSON and hold ids, never data. They are acknowledged after the work, and a lost one costs a rescan: nothing here
+is a truth. Workers run threads, so that they end at once with their process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery import Celery
+from celery.apps.worker import Worker
+
+CONTROL_QUEUE: Final = "frazil.control"
+"""Tasks on whole jobs: inspect, finalize."""
+VISIBILITY_SECONDS: Final = 6 * 3600
+"""Longer than the longest upload: Redis hands a message that isn't acknowledged by then to another worker."""
+RESULT_SECONDS: Final = 3600
+_SOCKET_SECONDS: Final = 10.0
+
+
+class QuietWorker(Worker):  # type: ignore[misc]
+    """A Celery worker that leaves the signals to whoever starts it."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Celery's own handlers would stop taking tasks at the first SIGTERM."""
+
+
+def upload_queue(pod: str) -> str:
+    """The queue of one pod."""
+    return f"frazil.upload.{pod}"
+
+
+def make_app(redis_url: str) -> Celery:
+    """The application on a broker. Connects when it's first used; no call waits without end."""
+    transport = {
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "socket_timeout": _SOCKET_SECONDS,
+        "socket_connect_timeout": _SOCKET_SECONDS,
+        "socket_keepalive": True,
+        "max_retries": 1,
+    }
+    app = Celery("frazil", broker=redis_url, backend=redis_url, set_as_current=True)
+    app.Worker = QuietWorker
+    app.conf.update(
+        accept_content=["json"],
+        broker_connection_max_retries=None,  # a worker outlives its broker
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=transport,
+        redis_socket_connect_timeout=_SOCKET_SECONDS,
+        redis_socket_timeout=_SOCKET_SECONDS,
+        result_backend_transport_options=transport,
+        result_expires=RESULT_SECONDS,
+        result_serializer="json",
+        task_acks_late=True,
+        task_ignore_result=True,
+        task_publish_retry=False,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+        worker_redirect_stdouts=False,
+    )
+    return app
