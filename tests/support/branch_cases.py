@@ -13,7 +13,7 @@ import torch
 PROMPTS = ("a cat on a mat", "two dogs", "a small red house by the sea")
 
 SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
@@ -49,7 +49,6 @@ VARIANT_CLASSES = {
     ("sdxl", "img2img"): "StableDiffusionXLImg2ImgPipeline",
     ("sdxl", "inpaint"): "StableDiffusionXLInpaintPipeline",
     ("sd3", "img2img"): "StableDiffusion3Img2ImgPipeline",
-    ("sd3", "inpaint"): "StableDiffusion3InpaintPipeline",
     ("flux", "img2img"): "FluxImg2ImgPipeline",
     ("flux", "inpaint"): "FluxInpaintPipeline",
 }
@@ -109,7 +108,7 @@ def _pictures(case: Case, arguments: dict[str, Any]) -> dict[str, Any]:
     if case.variant == "lora":
         return {"cross_attention_kwargs": {"scale": 0.6}}
     if case.variant == "ip-adapter":
-        embeds = torch.randn(2 * count, 1, 64, generator=torch.Generator().manual_seed(3))
+        embeds = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(3))
         return {"ip_adapter_image_embeds": [embeds]}
     return {}
 
@@ -119,7 +118,9 @@ def _add_lora(unet: Any) -> None:
 
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        unet.add_adapter(LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"]))
+        unet.add_adapter(
+            LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"])
+        )
 
 
 def _add_ip_adapter(unet: Any) -> None:

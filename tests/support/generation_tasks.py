@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from frazil_jobs.outputs.spool import Acknowledgement, Entry, Spool
 from tiny_pipelines import call_arguments
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.inputs.rows import PromptRow, PromptsPin
 from frazil_jobs.inputs.task import Shard, Task
+from frazil_jobs.outputs.spool import Acknowledgement, Entry, Spool
 
 PROMPTS = ("a red ring", "two blue squares", "a small green star", "nothing at all", "the sea at night")
 SAMPLING_FIELDS = {"guidance_scale": str, "height": int, "width": int, "num_frames": int, "negative_prompt": str}
@@ -91,9 +91,7 @@ class StandInUploader(threading.Thread):
             assert hashlib.sha256(data).hexdigest() == entry.sha256
             self.stored[entry.key] = data
             self.entries[entry.key] = entry
-            self._spool.acknowledge(
-                Acknowledgement(id=entry.id, key=entry.key, sha256=entry.sha256, size=entry.size)
-            )
+            self._spool.acknowledge(Acknowledgement(id=entry.id, key=entry.key, sha256=entry.sha256, size=entry.size))
 
     def __enter__(self) -> StandInUploader:
         self.start()

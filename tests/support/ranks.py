@@ -2,8 +2,8 @@
 
 `pool = RankPool.of(2)` gives the session's pool of two; `pool.run("rank_work:generate", name="sdxl")` calls that function of
 `tests/support/rank_work.py` on every rank and returns what each returned, by rank. A rank that raises makes `run` raise
-RanksFailed with every rank's error, and the next run starts fresh processes: the old group may be broken. The processes end
-with the one that started them, however it ends.
+RanksFailed with every rank's error; unless all raised alike, the next run starts fresh processes, since the group may be
+broken. The processes end with the one that started them, however it ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RankPool:
         """The pool of this test process with `size` ranks."""
         return cls._pools.setdefault(size, cls(size))
 
-    def run(self, function: str, *, timeout: float = 120.0, **arguments: Any) -> list[Any]:
+    def run(self, function: str, *, timeout: float = 240.0, **arguments: Any) -> list[Any]:
         """What `function` ("module:name") returns on each rank. Raises RanksFailed, or TimeoutError."""
         if not self._processes:
             self._start()
@@ -77,7 +77,8 @@ class RankPool:
                 answers[self._connections.index(connection)] = _receive(connection)
         ordered = [answers[rank] for rank in range(self.size)]
         if any(answer.error for answer in ordered):
-            self.stop()
+            if len({type(answer.error) for answer in ordered}) > 1:
+                self.stop()  # one rank left the others in the middle of something
             raise RanksFailed([answer.error for answer in ordered], [answer.trace for answer in ordered])
         return [answer.value for answer in ordered]
 
@@ -96,7 +97,10 @@ class RankPool:
         env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with Listener(f"{folder}/socket", "AF_UNIX") as listener:
             self._processes = [
-                parent.start([sys.executable, "-c", "import ranks; ranks.rank_main()", folder, str(rank), str(self.size)], env=env)
+                parent.start(
+                    [sys.executable, "-c", "import ranks; ranks.rank_main()", folder, str(rank), str(self.size)],
+                    env=env,
+                )
                 for rank in range(self.size)
             ]
             connections = [listener.accept() for _ in range(self.size)]
@@ -155,4 +159,3 @@ def _call(function: str, arguments: dict[str, Any]) -> _Answer:
         except Exception:
             error = RuntimeError(repr(error))
         return _Answer(error=error, trace=trace)
-

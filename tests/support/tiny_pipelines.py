@@ -455,6 +455,53 @@ def stable_audio() -> Any:
     )  # fmt: skip
 
 
+def qwen(layers: int = 2) -> Any:
+    """Without its text encoder, which is a vision language model: give it `qwen_prompts`."""
+    transformer = _liven(
+        _seeded(
+            lambda: diffusers.QwenImageTransformer2DModel(
+                patch_size=2,
+                in_channels=16,
+                out_channels=4,
+                num_layers=layers,
+                attention_head_dim=16,
+                num_attention_heads=4,
+                joint_attention_dim=16,
+                guidance_embeds=False,
+                axes_dims_rope=(8, 4, 4),
+            )  # fmt: skip
+        ),
+        louder={"add_v_proj": 3, "to_out": 2},
+    )
+    vae = _seeded(
+        lambda: diffusers.AutoencoderKLQwenImage(
+            base_dim=24,
+            z_dim=4,
+            dim_mult=[1, 2, 4],
+            num_res_blocks=1,
+            temperal_downsample=[False, True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        )  # fmt: skip
+    )
+    return diffusers.QwenImagePipeline(
+        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=None,
+        tokenizer=None,
+    )  # fmt: skip
+
+
+def qwen_prompts(count: int) -> dict[str, torch.Tensor]:
+    """Prompts of 8 tokens and negative prompts of 6 for `qwen`; the last token of the first prompt is padding."""
+    generator = torch.Generator().manual_seed(8)
+    prompts = {}
+    for name, length in (("", 8), ("negative_", 6)):
+        mask = torch.ones(count, length, dtype=torch.long)
+        mask[0, -1] = 0
+        prompts[f"{name}prompt_embeds"] = torch.randn(count, length, 16, generator=generator)
+        prompts[f"{name}prompt_embeds_mask"] = mask
+    return prompts
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "sdxl": sdxl,
     "sd3": sd3,
@@ -470,6 +517,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "sdxl-controlnet": sdxl_controlnet,
     "sdxl-multi-controlnet": partial(sdxl_controlnet, nets=2),
     "instruct-pix2pix": instruct_pix2pix,
+    "qwen": qwen,
 }
 """Name of a tiny pipeline -> what makes it."""
 
@@ -492,6 +540,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "sdxl-controlnet": dict(guidance_scale=5.0, height=32, width=32, controlnet_conditioning_scale=0.8),
     "sdxl-multi-controlnet": dict(guidance_scale=5.0, height=32, width=32, controlnet_conditioning_scale=[0.8, 0.5]),
     "instruct-pix2pix": dict(guidance_scale=5.0, image_guidance_scale=1.5),
+    "qwen": dict(true_cfg_scale=4.0, height=32, width=32),
 }
 """Keyword arguments of the pipeline call beside prompt, steps, generator and pictures, that suit the tiny sizes."""
 

@@ -1,0 +1,1 @@
+"""What a job is: typed spec and status, conditions, rules, and the CRDs and the reference generated from them."""

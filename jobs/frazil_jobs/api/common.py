@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from frazil_jobs.api.base import ApiModel, Decimal, Name, Uri
+from frazil_jobs.api.base import ApiModel, Decimal, Name, Rule, Uri
 
 DType = Literal["Auto", "float32", "bfloat16", "float16"]
-MANAGED_BY = "frazil.dev/operator"
+MANAGED_BY: Final = "frazil.dev/operator"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+"""A quantity of bytes as Kubernetes writes it: 8Gi."""
+
+
+NAME_RULES = (
+    Rule(
+        "size(self.metadata.name) <= 40",
+        "at most 40 characters: names of pods and hosts are made from it",
+        "metadata.name",
+    ),
+)
 
 
 class ObjectMeta(ApiModel):
@@ -17,7 +28,7 @@ class ObjectMeta(ApiModel):
 
     model_config = ApiModel.model_config | {"extra": "allow"}
 
-    name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     """Name of the job; at most 40 characters, since names of pods and hosts are made from it."""
     namespace: str = "default"
     """Namespace of the job."""
@@ -56,14 +67,20 @@ class Lora(ApiModel):
 class ModelCache(ApiModel):
     """Where fetched weights are kept between pods. Set one of the two."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("!(has(self.claimName) && has(self.sizeLimit))", "set claimName or sizeLimit, not both", "sizeLimit"),
+    )
+
     claim_name: Name | None = None
     """A PersistentVolumeClaim, ReadWriteMany for several pods: weights are fetched once."""
-    size_limit: str | None = Field(default=None, max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    size_limit: str | None = Field(default=None, max_length=20, pattern=QUANTITY_PATTERN)
     """Size of a volume of the pod's own, when there is no claim: "30Gi"."""
 
 
 class Model(ApiModel):
     """What is loaded: a pipeline folder in diffusers' own format."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "model is immutable: make a new job"),)
 
     uri: Uri
     """hf://org/name, s3://bucket/prefix, file:///folder, pvc://claim/folder; locally also a path beside the job file."""
@@ -90,11 +107,11 @@ class Model(ApiModel):
 class Toleration(ApiModel):
     """As in a pod."""
 
-    key: str | None = None
+    key: str | None = Field(default=None, max_length=317)
     """Taint key."""
     operator: Literal["Exists", "Equal"] | None = None
     """How the key's value is compared."""
-    value: str | None = None
+    value: str | None = Field(default=None, max_length=63)
     """Taint value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect."""
@@ -109,6 +126,65 @@ class EnvVar(ApiModel):
     """Name of the variable."""
     value: str = Field(default="", max_length=4096)
     """Its value; no reference to a Secret."""
+
+
+class ConfigMapVolume(ApiModel):
+    """A ConfigMap as files."""
+
+    name: Name
+    """Name of the ConfigMap."""
+
+
+class EmptyDirVolume(ApiModel):
+    """A folder that ends with its pod."""
+
+    medium: Literal["", "Memory"] = ""
+    """Memory counts towards the memory limit."""
+    size_limit: str | None = Field(default=None, max_length=20, pattern=QUANTITY_PATTERN)
+    """Largest size."""
+
+
+class ClaimVolume(ApiModel):
+    """A PersistentVolumeClaim of the job's namespace."""
+
+    claim_name: Name
+    """Name of the claim."""
+    read_only: bool = False
+    """Mount it read-only."""
+
+
+class Volume(ApiModel):
+    """A volume of a kind that holds no credential and that Pod Security `restricted` allows. Set one kind."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.configMap), has(self.emptyDir), has(self.persistentVolumeClaim)].filter(x, x).size() == 1",
+            "set exactly one of configMap, emptyDir, persistentVolumeClaim",
+            "name",
+        ),
+    )
+
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    """Name that a mount refers to."""
+    config_map: ConfigMapVolume | None = None
+    """A ConfigMap."""
+    empty_dir: EmptyDirVolume | None = None
+    """A folder that ends with its pod."""
+    persistent_volume_claim: ClaimVolume | None = None
+    """A claim."""
+
+
+class VolumeMount(ApiModel):
+    """Where the GPU container sees a volume."""
+
+    name: str = Field(min_length=1, max_length=63)
+    """Name of the volume."""
+    mount_path: str = Field(min_length=1, max_length=1024, pattern=r"^/[^:]*$")
+    """Absolute path."""
+    sub_path: str | None = Field(default=None, max_length=1024)
+    """A folder of the volume."""
+    read_only: bool = False
+    """Mount it read-only."""
 
 
 class PodTemplate(ApiModel):
@@ -132,29 +208,24 @@ class PodTemplate(ApiModel):
     """RuntimeClass of the pods."""
     env: list[EnvVar] = Field(default_factory=list, max_length=64)
     """Plain environment values of the GPU container."""
-    volumes: list[dict[str, Any]] = Field(default_factory=list, max_length=16)
-    """Volumes of the kinds that Pod Security `restricted` allows (configMap, downwardAPI, emptyDir, ephemeral,
-    persistentVolumeClaim, projected, csi), as in a pod."""
-    volume_mounts: list[dict[str, Any]] = Field(default_factory=list, max_length=16)
+    volumes: list[Volume] = Field(default_factory=list, max_length=16)
+    """Further volumes of the GPU container."""
+    volume_mounts: list[VolumeMount] = Field(default_factory=list, max_length=32)
     """Where the GPU container sees them."""
 
 
 class Resources(ApiModel):
     """Requests and limits of the GPU container beside its GPUs."""
 
-    requests: dict[str, str | int] = Field(default_factory=dict)
+    requests: dict[str, str | int] = Field(default_factory=dict, max_length=16)
     """Least of each resource."""
-    limits: dict[str, str | int] = Field(default_factory=dict)
+    limits: dict[str, str | int] = Field(default_factory=dict, max_length=16)
     """Most of each resource."""
 
 
-class Workers(ApiModel):
-    """The pods: how many, of what."""
+class GangWorkers(ApiModel):
+    """The pods of one replica: how many, of what."""
 
-    replicas: int = Field(default=1, ge=1, le=256)
-    """Replicas that work at once, each on shards of its own. May be changed while the job runs (`kubectl scale`)."""
-    min_replicas: int | None = Field(default=None, ge=1, le=256)
-    """Fewest replicas worth starting with, when a queue admits in parts."""
     nodes_per_replica: int = Field(default=1, ge=1, le=64)
     """Pods of one replica, each on a node of its own; more than one makes a gang."""
     gpus_per_node: int = Field(default=2, ge=1, le=16)
@@ -165,10 +236,30 @@ class Workers(ApiModel):
     """Image of the GPU container; the chart's by default."""
     resources: Resources = Field(default_factory=Resources)
     """CPU and memory of the GPU container."""
-    shared_memory: str = Field(default="8Gi", max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    shared_memory: str = Field(default="8Gi", max_length=20, pattern=QUANTITY_PATTERN)
     """Size of /dev/shm; counts towards the memory limit."""
     template: PodTemplate = Field(default_factory=PodTemplate)
     """What may be changed of the pods."""
+
+
+class Workers(GangWorkers):
+    """The pods: how many replicas, and what each is made of."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.minReplicas) || self.minReplicas <= self.replicas", "must not exceed replicas", "minReplicas"),
+        Rule(
+            "self.nodesPerReplica == oldSelf.nodesPerReplica && self.gpusPerNode == oldSelf.gpusPerNode"
+            " && self.accelerator == oldSelf.accelerator && self.resources == oldSelf.resources"
+            " && self.sharedMemory == oldSelf.sharedMemory && self.template == oldSelf.template"
+            " && has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)",
+            "only replicas and minReplicas may change",
+        ),
+    )
+
+    replicas: int = Field(default=1, ge=1, le=256)
+    """Replicas that work at once, each on shards of its own. May be changed while the job runs (`kubectl scale`)."""
+    min_replicas: int | None = Field(default=None, ge=1, le=256)
+    """Fewest replicas worth starting with, when a queue admits in parts."""
 
 
 class Scheduling(ApiModel):
@@ -197,6 +288,8 @@ class FailurePolicy(ApiModel):
 
 class Output(ApiModel):
     """Where results go."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "output is immutable: make a new job"),)
 
     destination: str = Field(default="default", max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     """Name of a destination in the chart's values; locally, the store of `frazil run --store`."""

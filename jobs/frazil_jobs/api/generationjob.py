@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from frazil_jobs.api.base import API_VERSION, ApiModel, Decimal, Name, Uri
-from frazil_jobs.api.common import MANAGED_BY, FailurePolicy, Model, ObjectMeta, Output, Scheduling, Workers
+from frazil_jobs.api.base import API_VERSION, ApiModel, Decimal, Name, Rule, Uri
+from frazil_jobs.api.common import MANAGED_BY, NAME_RULES, FailurePolicy, Model, ObjectMeta, Output, Scheduling, Workers
+from frazil_jobs.api.status import GenerationJobStatus
 
 OutputFormat = Literal["png", "jpeg", "webp", "mp4", "wav"]
 PromptFormat = Literal["Auto", "jsonl", "csv", "parquet"]
@@ -26,7 +27,17 @@ class ConfigMapKeyRef(ApiModel):
 class Prompts(ApiModel):
     """What to generate. Set exactly one of inline, configMapRef and uri."""
 
-    inline: list[str] | None = Field(default=None, min_length=1, max_length=256)
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.inline), has(self.configMapRef), has(self.uri)].filter(x, x).size() == 1",
+            "set exactly one of inline, configMapRef, uri",
+        ),
+        Rule("self == oldSelf", "prompts are immutable: make a new job"),
+    )
+
+    inline: list[Annotated[str, Field(min_length=1, max_length=2048)]] | None = Field(
+        default=None, min_length=1, max_length=256
+    )
     """Prompts written here, at most 256."""
     config_map_ref: ConfigMapKeyRef | None = None
     """A prompt file in a ConfigMap."""
@@ -41,6 +52,8 @@ class Prompts(ApiModel):
 
 class Sampling(ApiModel):
     """How each image is sampled. What is left out is the pipeline's own default."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "sampling is immutable: make a new job"),)
 
     steps: int | None = Field(default=None, ge=1, le=1000)
     """Denoising steps."""
@@ -57,7 +70,7 @@ class Sampling(ApiModel):
     """Frame rate of the video file."""
     scheduler: str | None = Field(default=None, max_length=127, pattern=r"^[A-Z][A-Za-z0-9]*$")
     """Scheduler class of diffusers (EulerDiscreteScheduler); the folder's own by default."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of the first image; the others' follow from it and their place alone."""
     negative_prompt: str | None = Field(default=None, max_length=10_000)
     """Negative prompt of all rows that have none of their own."""
@@ -89,6 +102,20 @@ class Switching(ApiModel):
 
 class Parallelism(ApiModel):
     """How the ranks of a replica share one image. The degrees multiply to nodesPerReplica times gpusPerNode."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.mode != 'Exact' || self.pipeline == 1",
+            "pipeline stages change images: mode Exact has none; set it to 1, or mode to Hybrid or Guided",
+            "pipeline",
+        ),
+        Rule(
+            "self.mode != 'Hybrid' || self.conditioning == 2",
+            "Hybrid begins from the condition split: set it to 2",
+            "conditioning",
+        ),
+        Rule("self == oldSelf", "parallelism is immutable: make a new job"),
+    )
 
     conditioning: int = Field(default=2, ge=1, le=2)
     """Ranks that share the guidance branches: 2 evaluates each branch on a rank of its own, exactly."""
@@ -128,6 +155,32 @@ class GenerationOutput(Output):
 class GenerationJobSpec(ApiModel):
     """What is wanted of a GenerationJob."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.parallelism.conditioning * self.parallelism.pipeline * self.parallelism.sequence"
+            " == self.workers.nodesPerReplica * self.workers.gpusPerNode",
+            "conditioning * pipeline * sequence must equal workers.nodesPerReplica * workers.gpusPerNode",
+            "parallelism",
+        ),
+        Rule(
+            "self.scheduling.gang != 'Required' || !has(self.workers.minReplicas)",
+            "a queue that admits in parts (workers.minReplicas) can't be combined with gang: Required",
+            "scheduling.gang",
+        ),
+        Rule(
+            "!has(self.sampling.frames) || self.output.format in ['mp4', 'wav']",
+            "frames are for output.format mp4 or wav",
+            "sampling.frames",
+        ),
+        Rule(
+            "self.parallelism.mode == 'Exact' || !has(self.sampling.steps) || self.sampling.steps >= 15",
+            "Hybrid and Guided need at least 15 steps; use mode Exact",
+            "sampling.steps",
+        ),
+        Rule("self.managedBy == oldSelf.managedBy", "is immutable", "managedBy"),
+        Rule("self.imagesPerPrompt == oldSelf.imagesPerPrompt", "is immutable: make a new job", "imagesPerPrompt"),
+    )
+
     suspend: bool = False
     """Stop the pods, keeping what is stored; false resumes."""
     managed_by: Literal["frazil.dev/operator", "kueue.x-k8s.io/multikueue"] = MANAGED_BY
@@ -163,6 +216,8 @@ class GenerationJobSpec(ApiModel):
 class GenerationJob(ApiModel):
     """A batch of prompts through a diffusion model."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = NAME_RULES
+
     api_version: Literal["frazil.dev/v1alpha1"] = API_VERSION
     """The API's group and version."""
     kind: Literal["GenerationJob"] = "GenerationJob"
@@ -171,5 +226,5 @@ class GenerationJob(ApiModel):
     """Name, namespace, labels."""
     spec: GenerationJobSpec
     """What is wanted."""
-    status: dict[str, Any] | None = None
-    """What is."""
+    status: GenerationJobStatus | None = None
+    """What is, as the operator last saw it."""
