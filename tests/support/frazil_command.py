@@ -70,29 +70,40 @@ class Frazil:
         return path
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        # The folder is in the environment of everything that is started: `mine` finds it there.
+        # The folder is in the environment of everything that is started: `mine` finds it there. What is said goes
+        # into files, so that a test can look at it while the command runs.
         env = {**os.environ, "FRAZIL_WORK_DIR": str(self.folder / "work"), "COLUMNS": "120", **self.env}
-        return subprocess.Popen(
-            [sys.executable, "-m", "frazil_cli.main", *map(str, arguments)],
-            cwd=self.folder,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+        with self._stream("out").open("w") as out, self._stream("err").open("w") as err:
+            return subprocess.Popen(
+                [sys.executable, "-m", "frazil_cli.main", *map(str, arguments)],
+                cwd=self.folder,
+                env=env,
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            )
+
+    def _stream(self, name: str) -> Path:
+        return self.folder / f"said.{name}"
+
+    def said(self) -> str:
+        """What the last command has said on stderr so far."""
+        return self._stream("err").read_text()
 
     def __call__(self, *arguments: str | Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         return self.ended(self.start(*arguments), timeout=timeout)
 
     def ended(self, process: subprocess.Popen[str], *, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         try:
-            out, err = process.communicate(timeout=timeout)
+            process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
-            raise AssertionError(f"it didn't end within {timeout} s\n{out}\n{err}\n{self.logs()}") from None
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+            process.wait()
+            raise AssertionError(f"it didn't end within {timeout} s\n{self.said()}\n{self.logs()}") from None
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, self._stream("out").read_text(), self.said()
+        )
 
     def logs(self) -> str:
         return "\n".join(
@@ -131,7 +142,7 @@ class Frazil:
 
         def enough() -> bool:
             if process.poll() is not None:
-                raise AssertionError(f"it ended with {process.returncode}\n{process.communicate()}\n{self.logs()}")
+                raise AssertionError(f"it ended with {process.returncode}\n{self.said()}\n{self.logs()}")
             return len(self.stored(config)) >= count
 
         wait_until(enough, f"{count} images")

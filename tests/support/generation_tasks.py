@@ -68,7 +68,10 @@ def make_task(
 
 
 class StandInUploader(threading.Thread):
-    """Takes what comes into a spool and acknowledges it, as the uploader does. `stored`: key to bytes; use it as a context."""
+    """Takes what comes into a spool and acknowledges it, as the uploader does. Use it as a context.
+
+    `stored`: key to bytes.
+    """
 
     def __init__(self, spool: Path) -> None:
         super().__init__(daemon=True)

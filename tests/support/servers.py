@@ -113,6 +113,8 @@ class RealS3(Server):
             f"-dir={self.folder / 'data'}",
             "-s3",
             f"-s3.port={self.port}",
+            "-s3.port.iceberg=0",  # fixed ports: two servers on one machine would fight for them
+            "-s3.port.lance=0",
             f"-s3.config={self.folder / 's3.json'}",
             "-volume.max=20",
             "-master.volumeSizeLimitMB=64",

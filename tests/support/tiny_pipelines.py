@@ -1,8 +1,9 @@
+# ruff: noqa: C408
 """Tiny random pipelines of every kind that the tests need, made here with no download.
 
 `build(name)` returns a pipeline in fp32 on the CPU, `save(name, folder)` the folder that `save_pretrained` writes, and
 `call_arguments(name)` keyword arguments that suit its sizes. Sizes follow diffusers' own test-suite. The weights are random
-but scaled (`_liven`), so that the branches of guidance differ by far more than rounding: a test that mixed them up would see it.
+but scaled (`liven`), so that the branches of guidance differ by far more than rounding: a test that mixed them up would see it.
 Image-to-image and inpainting use the folder of the plain pipeline: load it as `StableDiffusionXLImg2ImgPipeline` and so on.
 """
 
@@ -17,113 +18,11 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import diffusers
+import tiny_parts as parts
 import torch
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-SMALL_SHOWN = set(range(33, 127)) | set(range(161, 173)) | set(range(174, 256))
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    """Bytes as tokens. The end token has the highest id, because CLIP pools at the largest id of the row."""
-    hidden = iter(range(256, 512))
-    letters = [chr(byte) if byte in SMALL_SHOWN else chr(next(hidden)) for byte in range(256)]
-    tokens = ["<|startoftext|>", "<pad>", *letters, *(letter + "</w>" for letter in letters), "<|endoftext|>"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", model_max_length=77)
-
-
-def t5_tokenizer(length: int = 77) -> T5Tokenizer:
-    """One piece a character."""
-    characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'-"
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((c, -3.0) for c in characters)]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
-
-
-def _seeded(make: Callable[[], torch.nn.Module], seed: int = 0) -> Any:
-    """The module with weights from `seed`, in evaluation mode (dropout of T5 would make two runs differ)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make().eval()
-
-
-def _clip(kind: type, seed: int = 0, loudness: float = 1.0) -> Any:
-    config = CLIPTextConfig(
-        bos_token_id=0, eos_token_id=2, pad_token_id=1, hidden_size=32, intermediate_size=37, num_attention_heads=4,
-        num_hidden_layers=2, vocab_size=1000, hidden_act="gelu", projection_dim=32, layer_norm_eps=1e-5,
-    )  # fmt: skip
-    encoder = _seeded(lambda: kind(config), seed)
-    final = getattr(encoder, "text_model", encoder).final_layer_norm
-    with torch.no_grad():
-        final.weight.mul_(loudness)
-    return encoder
-
-
-def _t5() -> Any:
-    config = T5Config(
-        vocab_size=1103, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
-        dropout_rate=0.0,
-    )  # fmt: skip
-    encoder = _seeded(lambda: T5EncoderModel(config))
-    with torch.no_grad():
-        encoder.encoder.final_layer_norm.weight.mul_(3)  # text has to be heard over the noise
-    return encoder
-
-
-def _vae(latent: int = 4, **extra: Any) -> Any:
-    return _seeded(
-        lambda: diffusers.AutoencoderKL(
-            sample_size=32,
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(4,),
-            layers_per_block=1,
-            latent_channels=latent,
-            norm_num_groups=1,
-            **extra,
-        )  # fmt: skip
-    )
-
-
-def _two_level_vae() -> Any:
-    return _seeded(
-        lambda: diffusers.AutoencoderKL(
-            block_out_channels=[32, 64],
-            in_channels=3,
-            out_channels=3,
-            down_block_types=["DownEncoderBlock2D"] * 2,
-            up_block_types=["UpDecoderBlock2D"] * 2,
-            latent_channels=4,
-            sample_size=128,
-        )  # fmt: skip
-    )
-
-
-def _liven(model: torch.nn.Module, gain: float = 0.9, seed: int = 1, louder: dict[str, float] | None = None) -> Any:
-    """Draw the weights again, large enough that text and time show in the output, zero-initialised layers included.
-
-    Matrices and kernels are normal with `gain` / sqrt(fan in), biases small; weights whose name holds a key of `louder` get
-    that many times more.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim >= 2:
-                factor = next((times for part, times in (louder or {}).items() if part in name), 1.0)
-                fan_in = max(1, weight.numel() // weight.shape[0])
-                weight.copy_(noise * (factor * gain / fan_in**0.5))
-            elif name.endswith("bias"):
-                weight.copy_(noise * 0.05)
-    return model
-
+# fmt: off
 
 def sdxl_unet(**changes: Any) -> Any:
     """The UNet of `sdxl`, two levels, text_time embedding."""
@@ -133,19 +32,19 @@ def sdxl_unet(**changes: Any) -> Any:
         attention_head_dim=(2, 4), use_linear_projection=True, addition_embed_type="text_time",
         addition_time_embed_dim=8, transformer_layers_per_block=(1, 2), projection_class_embeddings_input_dim=80,
         cross_attention_dim=64, norm_num_groups=1,
-    )  # fmt: skip
-    return _liven(_seeded(lambda: diffusers.UNet2DConditionModel(**{**config, **changes})), 0.85)
+    )
+    return parts.liven(parts.seeded(lambda: diffusers.UNet2DConditionModel(**{**config, **changes})), 0.85)
 
 
 def _sdxl_parts() -> dict[str, Any]:
     return dict(
-        vae=_two_level_vae(), unet=sdxl_unet(), text_encoder=_clip(CLIPTextModel),
-        text_encoder_2=_clip(CLIPTextModelWithProjection), tokenizer=clip_tokenizer(), tokenizer_2=clip_tokenizer(),
+        vae=parts.two_level_vae(), unet=sdxl_unet(), text_encoder=parts.clip(CLIPTextModel),
+        text_encoder_2=parts.clip(CLIPTextModelWithProjection), tokenizer=parts.clip_tokenizer(), tokenizer_2=parts.clip_tokenizer(),
         scheduler=diffusers.EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, steps_offset=1, beta_schedule="scaled_linear",
             timestep_spacing="leading",
         ),
-    )  # fmt: skip
+    )
 
 
 def sdxl() -> Any:
@@ -154,14 +53,14 @@ def sdxl() -> Any:
 
 def sdxl_controlnet(nets: int = 1) -> Any:
     parts = _sdxl_parts()
-    controlnets = [_liven(_controlnet(), 0.85, seed=7 + index) for index in range(nets)]
+    controlnets = [parts.liven(_controlnet(), 0.85, seed=7 + index) for index in range(nets)]
     return diffusers.StableDiffusionXLControlNetPipeline(
         **parts, controlnet=controlnets[0] if nets == 1 else controlnets
     )
 
 
 def _controlnet() -> Any:
-    return _seeded(
+    return parts.seeded(
         lambda: diffusers.ControlNetModel(
             block_out_channels=(4, 8),
             layers_per_block=2,
@@ -176,14 +75,14 @@ def _controlnet() -> Any:
             projection_class_embeddings_input_dim=80,
             cross_attention_dim=64,
             norm_num_groups=1,
-        )  # fmt: skip
+        )
     )
 
 
 def instruct_pix2pix() -> Any:
     """Three conditions in one call: text and picture, picture alone, neither."""
-    unet = _liven(
-        _seeded(
+    unet = parts.liven(
+        parts.seeded(
             lambda: diffusers.UNet2DConditionModel(
                 block_out_channels=(4, 8),
                 layers_per_block=2,
@@ -195,21 +94,21 @@ def instruct_pix2pix() -> Any:
                 cross_attention_dim=32,
                 norm_num_groups=1,
                 attention_head_dim=2,
-            )  # fmt: skip
+            )
         ),
         0.85,
         louder={"attn2.to_v": 2, "attn2.to_out": 2},
     )
     return diffusers.StableDiffusionInstructPix2PixPipeline(
-        unet=unet, vae=_two_level_vae(), text_encoder=_clip(CLIPTextModel), tokenizer=clip_tokenizer(),
+        unet=unet, vae=parts.two_level_vae(), text_encoder=parts.clip(CLIPTextModel), tokenizer=parts.clip_tokenizer(),
         scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, prediction_type="v_prediction"), safety_checker=None, feature_extractor=None,
         image_encoder=None, requires_safety_checker=False,
-    )  # fmt: skip
+    )
 
 
 def sd3(layers: int = 3) -> Any:
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.SD3Transformer2DModel(
                 sample_size=32,
                 patch_size=1,
@@ -221,20 +120,20 @@ def sd3(layers: int = 3) -> Any:
                 joint_attention_dim=32,
                 pooled_projection_dim=64,
                 out_channels=4,
-            )  # fmt: skip
+            )
         )
     )
     return diffusers.StableDiffusion3Pipeline(
         transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
-        text_encoder=_clip(CLIPTextModelWithProjection), text_encoder_2=_clip(CLIPTextModelWithProjection),
-        text_encoder_3=_t5(), tokenizer=clip_tokenizer(), tokenizer_2=clip_tokenizer(), tokenizer_3=t5_tokenizer(),
-    )  # fmt: skip
+        vae=parts.vae(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
+        text_encoder=parts.clip(CLIPTextModelWithProjection), text_encoder_2=parts.clip(CLIPTextModelWithProjection),
+        text_encoder_3=parts.t5(), tokenizer=parts.clip_tokenizer(), tokenizer_2=parts.clip_tokenizer(), tokenizer_3=parts.t5_tokenizer(),
+    )
 
 
 def flux(layers: int = 2, heads: int = 2, guidance_embeds: bool = False) -> Any:
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.FluxTransformer2DModel(
                 patch_size=1,
                 in_channels=4,
@@ -246,20 +145,20 @@ def flux(layers: int = 2, heads: int = 2, guidance_embeds: bool = False) -> Any:
                 pooled_projection_dim=32,
                 axes_dims_rope=[4, 4, 8],
                 guidance_embeds=guidance_embeds,
-            )  # fmt: skip
+            )
         )
     )
     return diffusers.FluxPipeline(
         transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
-        text_encoder=_clip(CLIPTextModel), tokenizer=clip_tokenizer(), text_encoder_2=_t5(),
-        tokenizer_2=t5_tokenizer(),
-    )  # fmt: skip
+        vae=parts.vae(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
+        text_encoder=parts.clip(CLIPTextModel), tokenizer=parts.clip_tokenizer(), text_encoder_2=parts.t5(),
+        tokenizer_2=parts.t5_tokenizer(),
+    )
 
 
 def pixart(layers: int = 3, sigma: bool = False) -> Any:
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.PixArtTransformer2DModel(
                 sample_size=8,
                 num_layers=layers,
@@ -276,19 +175,19 @@ def pixart(layers: int = 3, sigma: bool = False) -> Any:
                 norm_type="ada_norm_single",
                 norm_elementwise_affine=False,
                 norm_eps=1e-6,
-            )  # fmt: skip
+            )
         )
     )
     kind = diffusers.PixArtSigmaPipeline if sigma else diffusers.PixArtAlphaPipeline
     return kind(
-        transformer=transformer, vae=_vae(4), scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=_t5(),
-        tokenizer=t5_tokenizer(),
-    )  # fmt: skip
+        transformer=transformer, vae=parts.vae(4), scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
+        tokenizer=parts.t5_tokenizer(),
+    )
 
 
 def _wan_transformer(layers: int, seed: int) -> Any:
-    return _liven(
-        _seeded(
+    return parts.liven(
+        parts.seeded(
             lambda: diffusers.WanTransformer3DModel(
                 patch_size=(1, 2, 2),
                 num_attention_heads=2,
@@ -302,7 +201,7 @@ def _wan_transformer(layers: int, seed: int) -> Any:
                 cross_attn_norm=True,
                 qk_norm="rms_norm_across_heads",
                 rope_max_seq_len=32,
-            )  # fmt: skip
+            )
         ),
         seed=seed,
     )
@@ -310,21 +209,21 @@ def _wan_transformer(layers: int, seed: int) -> Any:
 
 def wan(layers: int = 2, denoisers: int = 1) -> Any:
     """Wan 2.1, or with two denoisers Wan 2.2: the second takes over below 0.5 of the noise."""
-    vae = _seeded(
+    vae = parts.seeded(
         lambda: diffusers.AutoencoderKLWan(
             base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
         )
     )
     second = dict(transformer_2=_wan_transformer(layers, 2), boundary_ratio=0.9) if denoisers == 2 else {}
     return diffusers.WanPipeline(
-        transformer=_wan_transformer(layers, 1), vae=vae, text_encoder=_t5(), tokenizer=t5_tokenizer(),
+        transformer=_wan_transformer(layers, 1), vae=vae, text_encoder=parts.t5(), tokenizer=parts.t5_tokenizer(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), **second,
-    )  # fmt: skip
+    )
 
 
 def ltx(layers: int = 2) -> Any:
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.LTXVideoTransformer3DModel(
                 in_channels=8,
                 out_channels=8,
@@ -335,10 +234,10 @@ def ltx(layers: int = 2) -> Any:
                 cross_attention_dim=32,
                 num_layers=layers,
                 caption_channels=32,
-            )  # fmt: skip
+            )
         )
     )
-    vae = _seeded(
+    vae = parts.seeded(
         lambda: diffusers.AutoencoderKLLTXVideo(
             in_channels=3,
             out_channels=3,
@@ -357,19 +256,19 @@ def ltx(layers: int = 2) -> Any:
             patch_size_t=1,
             encoder_causal=True,
             decoder_causal=False,
-        )  # fmt: skip
+        )
     )
     vae.use_framewise_encoding = False
     vae.use_framewise_decoding = False
     return diffusers.LTXPipeline(
-        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=_t5(),
-        tokenizer=t5_tokenizer(),
-    )  # fmt: skip
+        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=parts.t5(),
+        tokenizer=parts.t5_tokenizer(),
+    )
 
 
 def cogvideox(layers: int = 2) -> Any:
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.CogVideoXTransformer3DModel(
                 num_attention_heads=4,
                 attention_head_dim=8,
@@ -384,11 +283,11 @@ def cogvideox(layers: int = 2) -> Any:
                 patch_size=2,
                 temporal_compression_ratio=4,
                 max_text_seq_length=16,
-            )  # fmt: skip
+            )
         ),
         louder={"to_v": 3, "to_out": 3},
     )
-    vae = _seeded(
+    vae = parts.seeded(
         lambda: diffusers.AutoencoderKLCogVideoX(
             in_channels=3,
             out_channels=3,
@@ -399,18 +298,18 @@ def cogvideox(layers: int = 2) -> Any:
             layers_per_block=1,
             norm_num_groups=2,
             temporal_compression_ratio=4,
-        )  # fmt: skip
+        )
     )
     return diffusers.CogVideoXPipeline(
-        transformer=transformer, vae=vae, scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=_t5(),
-        tokenizer=t5_tokenizer(),
-    )  # fmt: skip
+        transformer=transformer, vae=vae, scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
+        tokenizer=parts.t5_tokenizer(),
+    )
 
 
 def stable_audio() -> Any:
     """Sound at 400 samples a second, 0.32 s at most."""
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.StableAudioDiTModel(
                 sample_size=64,
                 in_channels=3,
@@ -423,11 +322,11 @@ def stable_audio() -> Any:
                 time_proj_dim=8,
                 global_states_input_dim=8,
                 cross_attention_input_dim=4,
-            )  # fmt: skip
+            )
         ),
         louder={"proj_out": 0.3},
     )
-    vae = _seeded(
+    vae = parts.seeded(
         lambda: diffusers.AutoencoderOobleck(
             encoder_hidden_size=6,
             downsampling_ratios=[1, 2],
@@ -436,29 +335,29 @@ def stable_audio() -> Any:
             audio_channels=2,
             channel_multiples=[2, 4],
             sampling_rate=400,
-        )  # fmt: skip
+        )
     )
-    text_encoder = _t5()
+    text_encoder = parts.t5()
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 
-    projection = _seeded(
+    projection = parts.seeded(
         lambda: StableAudioProjectionModel(
             text_encoder_dim=text_encoder.config.d_model, conditioning_dim=4, min_value=0, max_value=32
         )
     )
     return diffusers.StableAudioPipeline(
         transformer=transformer, vae=vae, text_encoder=text_encoder, projection_model=projection,
-        tokenizer=t5_tokenizer(25),
+        tokenizer=parts.t5_tokenizer(25),
         scheduler=diffusers.EDMDPMSolverMultistepScheduler(
             solver_order=2, prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"
         ),
-    )  # fmt: skip
+    )
 
 
 def qwen(layers: int = 2) -> Any:
     """Without its text encoder, which is a vision language model: give it `qwen_prompts`."""
-    transformer = _liven(
-        _seeded(
+    transformer = parts.liven(
+        parts.seeded(
             lambda: diffusers.QwenImageTransformer2DModel(
                 patch_size=2,
                 in_channels=16,
@@ -469,11 +368,11 @@ def qwen(layers: int = 2) -> Any:
                 joint_attention_dim=16,
                 guidance_embeds=False,
                 axes_dims_rope=(8, 4, 4),
-            )  # fmt: skip
+            )
         ),
         louder={"add_v_proj": 3, "to_out": 2},
     )
-    vae = _seeded(
+    vae = parts.seeded(
         lambda: diffusers.AutoencoderKLQwenImage(
             base_dim=24,
             z_dim=4,
@@ -482,12 +381,12 @@ def qwen(layers: int = 2) -> Any:
             temperal_downsample=[False, True],
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
-        )  # fmt: skip
+        )
     )
     return diffusers.QwenImagePipeline(
         transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=None,
         tokenizer=None,
-    )  # fmt: skip
+    )
 
 
 def qwen_prompts(count: int) -> dict[str, torch.Tensor]:
@@ -501,6 +400,7 @@ def qwen_prompts(count: int) -> dict[str, torch.Tensor]:
         prompts[f"{name}prompt_embeds_mask"] = mask
     return prompts
 
+# fmt: on
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     "sdxl": sdxl,

@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.inputs.access import Access, named
 from frazil_jobs.inputs.cache import RemoteFile, Source
 from frazil_jobs.inputs.locations import Bucket, clean_path
-from frazil_jobs.stores import ObjectInfo
+from frazil_jobs.stores import ObjectInfo, StoreUnreachable
 
+ATTEMPTS = 4
+"""Of one file; each goes on where the last one ended."""
 MAX_FILES = 10_000
 """Objects below one prefix: a model has a few dozen."""
 
@@ -38,8 +42,14 @@ def bucket_source(where: Bucket, *, access: Access, field: str) -> Source:
     def download(file: RemoteFile, folder: Path) -> Path:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
+        attempts = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=10.0),
+            retry=retry_if_exception_type(StoreUnreachable),
+            reraise=True,
+        )
         with named(field, f"s3://{where.bucket}/{prefix}{file.name}"):
-            store.get_file(f"{prefix}{file.name}", path)
+            attempts(store.get_file, f"{prefix}{file.name}", path)
         return path
 
     return Source(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from frazil_jobs.base.exits import BadConfiguration, TryAgain
+from frazil_jobs.base.exits import BadConfiguration, FrazilError, TryAgain
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.inputs.access import TOKEN_VARIABLE, Access
 from frazil_jobs.inputs.cache import RemoteFile, Source
@@ -89,23 +89,27 @@ class HubReader:
         return self.access.hub_token.get_secret_value() if self.access.hub_token else None
 
     def _call(self, call: Callable[[], T], *, revision: str | None) -> T:
-        def pause(state: object) -> None:
-            get_logger().warning("the hub did not answer; trying again", what=str(self.location), state=str(state))
+        def tell(state: RetryCallState) -> None:
+            why = _first_line(state.outcome.exception() or Exception()) if state.outcome else ""
+            get_logger().warning("the hub did not answer; trying again", what=str(self.location), why=why)
 
         attempts = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=0.5, max=_LONGEST_PAUSE_SECONDS),
             retry=retry_if_exception(_is_passing),
-            before_sleep=pause,
+            before_sleep=tell,
             reraise=True,
         )
         try:
             return attempts(call)
         except Exception as error:
-            raise self._explained(error, revision=revision) from error
+            explained = self._explained(error, revision=revision)
+            if explained is None:
+                raise
+            raise explained from error
 
-    def _explained(self, error: Exception, *, revision: str | None) -> Exception:
-        """What `error` means for the person who wrote the job."""
+    def _explained(self, error: Exception, *, revision: str | None) -> FrazilError | None:
+        """What `error` means for the person who wrote the job; None for one that is not the hub's."""
         from huggingface_hub import errors
 
         where = f"{self.location}" + (f" at revision {revision!r}" if revision else "")
@@ -135,7 +139,7 @@ class HubReader:
                 field=self.field,
                 remedy="try again later, or give a folder or an s3:// copy",
             )
-        return error
+        return None
 
 
 def _is_passing(error: BaseException) -> bool:

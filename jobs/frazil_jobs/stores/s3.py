@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import IO, Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
@@ -27,6 +31,7 @@ TRIES: Final = 2
 """Of one request; whoever calls decides whether the whole operation is worth another one."""
 PART_BYTES: Final = 16 << 20
 """Objects larger than this go up in parts."""
+_PIECE_BYTES: Final = 1 << 20
 _DENIED: Final = {
     "AccessDenied": "the store refuses these credentials",
     "InvalidAccessKeyId": "the store doesn't know this access key",
@@ -119,13 +124,38 @@ class S3Store:
 
     @_told
     def get_file(self, key: str, path: Path) -> ObjectInfo:
-        """Download through a part file beside `path`."""
+        """Download through `.<name>.<etag>.part` beside `path`; what a download of the same bytes left there is kept."""
         info = self._stat(key)
         if info is None:
             raise FileNotFoundError(key)
-        temporary = path.with_name(f".{path.name}.part")
-        self._client.fget_object(self._bucket, self._name(key), str(path), tmp_file_path=str(temporary))
+        etag = re.sub(r"[^A-Za-z0-9-]", "", info.etag or "")
+        part = path.with_name(f".{path.name}.{etag}.part")
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # two that download to one place take turns
+            self._append_rest(key, info, file)
+        with suppress(FileNotFoundError):  # the other one has moved it
+            part.replace(path)
         return info
+
+    def _append_rest(self, key: str, info: ObjectInfo, file: IO[bytes]) -> None:
+        """Append the bytes of an object that `file` lacks."""
+        if os.fstat(file.fileno()).st_size > info.size:
+            file.truncate(0)
+        start = os.fstat(file.fileno()).st_size
+        if start == info.size:
+            return
+        response = self._client.get_object(self._bucket, self._name(key), offset=start)
+        try:
+            if response.headers.get("ETag", "").strip('"') != (info.etag or "").strip('"'):
+                raise StoreUnreachable(f"{self.where} has another {key} than a moment ago", remedy="it's tried again")
+            for piece in response.stream(_PIECE_BYTES):
+                file.write(piece)
+        finally:
+            response.close()
+            response.release_conn()
+        file.flush()
+        if (size := os.fstat(file.fileno()).st_size) != info.size:
+            raise StoreUnreachable(f"{self.where} sent {size} bytes of {key} where {info.size} are stored")
 
     @_told
     def get_bytes(self, key: str, *, limit: int | None = None) -> bytes:

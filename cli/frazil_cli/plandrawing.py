@@ -1,0 +1,133 @@
+"""A plan as a person reads it: the object of `planning`, laid out on a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+UNKNOWN = "not known without the model's own files and diffusers"
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def draw(document: Mapping[str, Any], console: Console) -> None:
+    """Print a plan."""
+    console.print(Text.assemble((document["name"], "bold"), f"  {document['kind']}, {document['mode']}"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for label, value in _rows(document):
+        table.add_row(label, value)
+    console.print(table)
+
+
+def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, RenderableType]]:
+    here = document["here"]
+    rows: list[tuple[str, RenderableType]] = []
+    if outputs := document["outputs"]:
+        rows += [("outputs", Text(_outputs(outputs))), ("keys", Text(_keys(outputs)))]
+    rows.append(("model", Text(_model(document["model"]))))
+    rows.append(("guidance", Text(_guidance(document["guidance"]))))
+    if here:
+        rows += [("here", Text(_here(here))), ("", _grid(here["grid"]))]
+        rows += [("", Text(note, style="yellow")) for note in here["notes"]]
+    rows.append(("in a cluster", Text(_cluster(document["cluster"]))))
+    speed = document["speedUp"]
+    rows.append(("speed-up", Text(_speed(speed))))
+    if message := document["message"]:
+        rows.append(("messages", Text(_message(message))))
+    rows.append(("changes", Text(document["changes"])))
+    return rows
+
+
+def _outputs(outputs: Mapping[str, Any]) -> str:
+    each = f" × {outputs['perPrompt']}" if outputs["perPrompt"] > 1 else ""
+    shards = _count(outputs["shards"], "shard")
+    made = f"{outputs['count']:,} {outputs['format']} of {_count(outputs['prompts'], 'prompt')}{each}"
+    return f"{made}, in {shards} of {_count(outputs['perShard'], 'prompt')}"
+
+
+def _keys(outputs: Mapping[str, Any]) -> str:
+    last = f" … {outputs['lastKey']}" if outputs["count"] > 1 else ""
+    return f"{outputs['prefix']}/{outputs['firstKey']}{last}"
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    parts = [model["uri"], model["pipeline"], size_text(model["bytes"]) if model["bytes"] else None, model["dtype"]]
+    return " · ".join(part for part in parts if part)
+
+
+def _guidance(guidance: Mapping[str, Any] | None) -> str:
+    if guidance is None:
+        return UNKNOWN
+    if guidance["style"] in ("none", "unsupported"):
+        return f"{guidance['style']}: {guidance['reason']}"
+    return f"{guidance['branches']} branches a step, {guidance['style']}: {guidance['reason']}"
+
+
+def _here(here: Mapping[str, Any]) -> str:
+    device = {"cuda": "one GPU each", "cpu": f"{_count(here['threads'], 'thread')} each, on the CPU"}[here["device"]]
+    replicas = f", {here['replicas']} replicas at once" if here["replicas"] > 1 else ""
+    return f"{_count(here['ranks'], 'rank')} a replica, {device}{replicas}"
+
+
+def _grid(grid: Sequence[Mapping[str, int]]) -> RenderableType:
+    """A row a sequence part (and stage), a column a guidance branch."""
+    branches = 1 + max(place["branch"] for place in grid)
+    rows = sorted({(place["stage"], place["part"]) for place in grid})
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    stages = len({stage for stage, _ in rows}) > 1
+    parts = len({part for _, part in rows}) > 1
+    if stages or parts:
+        table.add_column("")
+    for branch in range(branches):
+        table.add_column("all branches" if branches == 1 else f"branch {branch}")
+    for stage, part in rows:
+        name = " ".join([f"stage {stage}"] * stages + [f"part {part}"] * parts)
+        cells = [
+            f"rank {place['rank']}"
+            for branch in range(branches)
+            for place in grid
+            if (place["branch"], place["stage"], place["part"]) == (branch, stage, part)
+        ]
+        table.add_row(*([name] if stages or parts else []), *cells)
+    return table
+
+
+def _cluster(cluster: Mapping[str, Any]) -> str:
+    lines = [
+        f"{_count(cluster['podsAtOnce'], 'pod')} of {cluster['gpusAtOnce'] // cluster['podsAtOnce']} GPUs at once"
+        + (f", {_count(cluster['indices'], 'index', 'indices')} in all" if cluster["indices"] else ""),
+        *(f"  {name}" for name in cluster["objects"]),
+    ]
+    return "\n".join(lines)
+
+
+def _speed(speed: Mapping[str, Any]) -> str:
+    if speed["bound"] <= 1:
+        return "none within an image: replicas make more images at once"
+    return (
+        f"at most {speed['bound']:g}× one device; what a device allows is {speed['measuredBound']}\n{speed['measure']}"
+    )
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    size = size_text(message["bytesPerStep"]) if message["bytesPerStep"] else UNKNOWN
+    return f"{size} a step: {message['what']}"
+
+
+def _count(number: int, word: str, words: str | None = None) -> str:
+    return f"{number:,} {word if number == 1 else words or word + 's'}"
+
+
+def size_text(size: float) -> str:
+    """`4.0 KiB`."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("the last unit takes all")
