@@ -71,7 +71,9 @@ TRAINING = tuple(scene for scene in ALL if scene not in HELD_OUT)
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A picture of `scene`: uint8, (64, 64, 3). Place, size, colour and ground differ a little each time."""
     ground = tuple(int(value) for value in rng.integers(232, 252, size=3))
-    colour = tuple(int(value) for value in np.clip(np.array(COLOURS[scene.colour]) + rng.integers(-8, 9, size=3), 0, 255))
+    colour = tuple(
+        int(value) for value in np.clip(np.array(COLOURS[scene.colour]) + rng.integers(-8, 9, size=3), 0, 255)
+    )
     scale = _OVERSAMPLING
     image = Image.new("RGB", (PIXELS * scale, PIXELS * scale), ground)
     x, y = (np.array(PLACES[scene.place]) + rng.uniform(-JITTER, JITTER, size=2)) * scale

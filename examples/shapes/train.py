@@ -5,7 +5,7 @@ PixArt-class transformer and a small T5 encoder together, with v-prediction (Sal
 that the pipeline's usual schedulers (DDIM, Euler, DPM++) all work. One caption in ten is dropped, for guidance.
 
     python examples/shapes/train.py                    about half an hour on two idle cores
-    python examples/shapes/train.py --steps 200 --out /tmp/try
+    python examples/shapes/train.py --stop-after 200 --out try
 
 Interrupted, the same command goes on from the last checkpoint in `--work`.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,22 +22,19 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 from diffusers.training_utils import EMAModel
-from draw import PIXELS, TRAINING, Scene, draw
+from draw import COLOURS, PIXELS, PLACES, RADII, SHAPES, TRAINING, Scene, draw
 from torch.nn import functional
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 TOKENS = 16
 """Text tokens of a prompt, padded."""
-_WORDS = (
-    "a small large red orange yellow green cyan blue purple black disc ring square triangle cross "
-    "in the centre on left right at top bottom"
-).split()
+_WORDS = tuple(dict.fromkeys(" ".join(("a", *RADII, *COLOURS, *SHAPES, *PLACES)).split()))
 
 
 def tokenizer() -> T5Tokenizer:
     """A word-level vocabulary with letters to fall back on, in T5's format."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -4.0)]
-    pieces += [(f"\u2581{word}", -1.0) for word in dict.fromkeys(_WORDS)]
+    pieces += [(f"\u2581{word}", -1.0) for word in _WORDS]
     pieces += [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'-"]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
 
@@ -165,7 +163,8 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
     first = _resume(args.work / "checkpoint.pt", trained, average, optimizer)
     started = time.monotonic()
     running = 0.0
-    for step in range(first, args.steps):
+    last = min(args.steps, args.stop_after)
+    for step in range(first, last):
         torch.manual_seed(1_000_003 * args.seed + step)  # a resumed run draws what an uninterrupted one draws
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, peak=args.learning_rate, steps=args.steps, warm_up=200)
@@ -193,8 +192,8 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
         average.step(trained.parameters())
         running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
         if step % 50 == 0:
-            print(f"denoiser {step}/{args.steps} loss {running:.4f} {time.monotonic() - started:.0f}s", flush=True)
-        if (step + 1) % args.checkpoint_every == 0 or step + 1 == args.steps:
+            print(f"denoiser {step}/{last} loss {running:.4f} {time.monotonic() - started:.0f}s", flush=True)
+        if (step + 1) % args.checkpoint_every == 0 or step + 1 == last:
             _checkpoint(args.work / "checkpoint.pt", step + 1, trained, average, optimizer)
             average.store(trained.parameters())
             average.copy_to(trained.parameters())
@@ -202,8 +201,15 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
             average.restore(trained.parameters())
 
 
-def _checkpoint(path: Path, step: int, trained: torch.nn.Module, average: EMAModel, optimizer: torch.optim.Optimizer) -> None:
-    state = {"step": step, "model": trained.state_dict(), "ema": average.state_dict(), "optimizer": optimizer.state_dict()}
+def _checkpoint(
+    path: Path, step: int, trained: torch.nn.Module, average: EMAModel, optimizer: torch.optim.Optimizer
+) -> None:
+    state = {
+        "step": step,
+        "model": trained.state_dict(),
+        "ema": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
@@ -244,8 +250,14 @@ def main() -> None:
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=here / "model", help="the pipeline folder that is written")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/frazil-shapes"), help="checkpoints of an interrupted run")
-    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of the denoiser")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "frazil-shapes",
+        help="checkpoints of an interrupted run",
+    )
+    parser.add_argument("--steps", type=int, default=6000, help="optimizer steps of the denoiser's schedule")
+    parser.add_argument("--stop-after", type=int, default=2500, help="end here; the reader finds nothing wrong by then")
     parser.add_argument("--vae-steps", type=int, default=1500, help="optimizer steps of the autoencoder")
     parser.add_argument("--pictures", type=int, default=20000, help="pictures drawn once, at the start")
     parser.add_argument("--batch", type=int, default=64)

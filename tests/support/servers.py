@@ -21,7 +21,7 @@ from minio import Minio
 from frazil_jobs.base import parent
 from frazil_jobs.stores import StoreConfig
 
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 def free_port() -> int:

@@ -2,9 +2,10 @@
 """Tiny random pipelines of every kind that the tests need, made here with no download.
 
 `build(name)` returns a pipeline in fp32 on the CPU, `save(name, folder)` the folder that `save_pretrained` writes, and
-`call_arguments(name)` keyword arguments that suit its sizes. Sizes follow diffusers' own test-suite. The weights are random
-but scaled (`liven`), so that the branches of guidance differ by far more than rounding: a test that mixed them up would see it.
-Image-to-image and inpainting use the folder of the plain pipeline: load it as `StableDiffusionXLImg2ImgPipeline` and so on.
+`call_arguments(name)` keyword arguments that suit its sizes. Sizes follow diffusers' own test-suite. The weights are
+random but scaled (`liven`), so that the branches of guidance differ by far more than rounding: a test that mixed them up
+would see it. Image-to-image and inpainting use the folder of the plain pipeline: load it as
+`StableDiffusionXLImg2ImgPipeline` and so on.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def sdxl_unet(**changes: Any) -> Any:
 def _sdxl_parts() -> dict[str, Any]:
     return dict(
         vae=parts.two_level_vae(), unet=sdxl_unet(), text_encoder=parts.clip(CLIPTextModel),
-        text_encoder_2=parts.clip(CLIPTextModelWithProjection), tokenizer=parts.clip_tokenizer(), tokenizer_2=parts.clip_tokenizer(),
+        text_encoder_2=parts.clip(CLIPTextModelWithProjection), tokenizer=parts.clip_tokenizer(),
+        tokenizer_2=parts.clip_tokenizer(),
         scheduler=diffusers.EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, steps_offset=1, beta_schedule="scaled_linear",
             timestep_spacing="leading",
@@ -101,7 +103,8 @@ def instruct_pix2pix() -> Any:
     )
     return diffusers.StableDiffusionInstructPix2PixPipeline(
         unet=unet, vae=parts.two_level_vae(), text_encoder=parts.clip(CLIPTextModel), tokenizer=parts.clip_tokenizer(),
-        scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, prediction_type="v_prediction"), safety_checker=None, feature_extractor=None,
+        scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, prediction_type="v_prediction"), safety_checker=None,
+        feature_extractor=None,
         image_encoder=None, requires_safety_checker=False,
     )
 
@@ -127,7 +130,8 @@ def sd3(layers: int = 3) -> Any:
         transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         vae=parts.vae(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
         text_encoder=parts.clip(CLIPTextModelWithProjection), text_encoder_2=parts.clip(CLIPTextModelWithProjection),
-        text_encoder_3=parts.t5(), tokenizer=parts.clip_tokenizer(), tokenizer_2=parts.clip_tokenizer(), tokenizer_3=parts.t5_tokenizer(),
+        text_encoder_3=parts.t5(), tokenizer=parts.clip_tokenizer(), tokenizer_2=parts.clip_tokenizer(),
+        tokenizer_3=parts.t5_tokenizer(),
     )
 
 
@@ -180,7 +184,8 @@ def pixart(layers: int = 3, sigma: bool = False) -> Any:
     )
     kind = diffusers.PixArtSigmaPipeline if sigma else diffusers.PixArtAlphaPipeline
     return kind(
-        transformer=transformer, vae=parts.vae(4), scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
+        transformer=transformer, vae=parts.vae(4),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
         tokenizer=parts.t5_tokenizer(),
     )
 
@@ -208,7 +213,7 @@ def _wan_transformer(layers: int, seed: int) -> Any:
 
 
 def wan(layers: int = 2, denoisers: int = 1) -> Any:
-    """Wan 2.1, or with two denoisers Wan 2.2: the second takes over below 0.5 of the noise."""
+    """Wan 2.1, or with two denoisers Wan 2.2: the second takes over below 0.9 of the noise."""
     vae = parts.seeded(
         lambda: diffusers.AutoencoderKLWan(
             base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
@@ -261,7 +266,8 @@ def ltx(layers: int = 2) -> Any:
     vae.use_framewise_encoding = False
     vae.use_framewise_decoding = False
     return diffusers.LTXPipeline(
-        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=parts.t5(),
+        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=parts.t5(),
         tokenizer=parts.t5_tokenizer(),
     )
 
@@ -301,7 +307,8 @@ def cogvideox(layers: int = 2) -> Any:
         )
     )
     return diffusers.CogVideoXPipeline(
-        transformer=transformer, vae=vae, scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
+        transformer=transformer, vae=vae,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), text_encoder=parts.t5(),
         tokenizer=parts.t5_tokenizer(),
     )
 

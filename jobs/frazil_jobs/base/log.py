@@ -41,4 +41,5 @@ def configure(component: str, **context: Any) -> None:
 
 def get_logger(name: str | None = None) -> Any:
     """A logger that takes an event and named values: `log.info("stored", key=key, size=size)`."""
-    return structlog.get_logger(name) if name is None else structlog.get_logger().bind(logger=name)
+    # Not `.bind()`: that would take over the settings of this moment, and modules make their loggers before `configure`.
+    return structlog.get_logger() if name is None else structlog.get_logger(source=name)

@@ -123,9 +123,9 @@ class BranchSplit:
             return forward(**arguments)
         if step.guidance.style == "one-call":
             return self._stacked.evaluate(module, forward, arguments, batch=step.batch_size)
-        # A callback may switch guidance off in mid-run; where the pipeline has a property for it, it says so.
-        paired = getattr(self.pipe, "do_classifier_free_guidance", True)
-        return self._paired.evaluate(module, forward, arguments, name=hook.names.current, paired=bool(paired))
+        # A callback may switch guidance off in mid-run: where the pipeline asks itself in each step, so does this.
+        paired = not step.guidance.asked_each_step or bool(self.pipe.do_classifier_free_guidance)
+        return self._paired.evaluate(module, forward, arguments, name=hook.names.current, paired=paired)
 
     def _helper_batch(self) -> int | None:
         """The batch size for a helper whose rows are stacked, or None when it has to run whole."""

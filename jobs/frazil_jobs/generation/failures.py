@@ -112,7 +112,10 @@ def choose(ended: Sequence[Ended], failures: Mapping[int, Failure]) -> Verdict:
     own = [failures[end.rank] for end in ended if end.rank in failures and not failures[end.rank].secondary]
     if own:
         first = min(own, key=lambda failure: failure.raised_ns)
-        return Verdict(exit_code=first.exit_code, text=_headed(first, several=len(ended) > 1 or first.rank > 0))
+        return Verdict(
+            exit_code=first.exit_code,
+            text=_headed(first, alone=len(ended) == 1 or len({failure.text for failure in own}) == 1 < len(own)),
+        )
     silent = [end for end in ended if end.rank not in failures]
     if silent:
         end = min(silent, key=lambda end: end.seen_ns)
@@ -127,10 +130,11 @@ def choose(ended: Sequence[Ended], failures: Mapping[int, Failure]) -> Verdict:
     )
 
 
-def _headed(failure: Failure, *, several: bool) -> str:
-    if "\n" in failure.text:
+def _headed(failure: Failure, *, alone: bool) -> str:
+    """With the rank, unless it is the only one or all say the same."""
+    if "Traceback" in failure.text:
         return f"rank {failure.rank} failed:\n{failure.text}"
-    return f"rank {failure.rank}: {failure.text}" if several else failure.text
+    return failure.text if alone else f"rank {failure.rank}: {failure.text}"
 
 
 def _of_signal(end: Ended) -> Verdict:

@@ -12,8 +12,12 @@ of the call; never from tensors. Three ways exist in diffusers:
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
+import math
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,18 +33,24 @@ Style = Literal["one-call", "two-call", "none", "unsupported"]
 DENOISERS: Final = ("unet", "transformer", "transformer_2")
 """Names of the components that predict noise."""
 
-_STACKED = re.compile(r"torch\.cat\(\s*\[[\w.]*latent\w*\]\s*\*\s*(\d)")
-_NAMED_SECOND_CALL = re.compile(r"cache_context\(\s*\"uncond\"")
-_DENOISER_CALL = re.compile(r"(?:self\.(?:unet|transformer|transformer_2)|current_model)\(\s*\n")
-_THRESHOLD = re.compile(r"guidance_scale\s*>\s*([\d.]+)")
-_READS_INSIDE: Final = {
+# Patterns over source without comments and docstrings, as `ast.unparse` writes it.
+_STACKED = re.compile(r"torch\.cat\(\[[\w.]*latent\w*\] \* (\d)")
+_STACKED_BY_NAME = "cache_context('cond_uncond')"
+_NAMED_SECOND_CALL = "cache_context('uncond'"
+_DENOISER_CALL = re.compile(r"(?:self\.(?:unet|transformer|transformer_2)|current_model)\(")
+_THRESHOLD = re.compile(r"guidance_scale > ([\d.]+)")
+_GUIDANCE_MARKS: Final = ("self.do_classifier_free_guidance", "do_classifier_free_guidance =", "do_true_cfg", "guider")
+_HINDRANCES: Final = {
     "StableDiffusionAttendAndExcitePipeline": "steers by the attention of the stacked branches",
     "StableDiffusionPix2PixZeroPipeline": "steers by the attention of the stacked branches",
     "StableDiffusionSAGPipeline": "blurs by the attention of the stacked branches",
     "StableDiffusionDiffEditPipeline": "evaluates its denoiser on several maps at once",
     "SemanticStableDiffusionPipeline": "counts its branches by the concepts that are edited",
+    "LTX2": "predicts picture and sound together",
+    "AnimateDiff": "repeats its text for every frame",
+    "PIA": "repeats its text for every frame",
 }
-"""Pipelines that look inside of a batched denoiser call, so that cutting it changes what they see."""
+"""Beginning of a class name -> what keeps its denoiser calls from being cut, though its source looks as if they could be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,8 @@ class Guidance:
     conditions: int
     """Branches a step: 2 with classifier-free guidance, 3 in InstructPix2Pix, 1 without guidance."""
     reason: str
+    asked_each_step: bool = False
+    """The pipeline's `do_classifier_free_guidance` decides anew in each step whether there is a second call."""
 
     @property
     def guided(self) -> bool:
@@ -87,44 +99,65 @@ def guidance_of(pipeline_class: type, sampling: Sampling, folder: Path, *, negat
 
 def guidance_of_call(pipeline_class: type, arguments: Mapping[str, Any], configs: FolderConfigs) -> Guidance:
     """The guidance of the call `pipeline(**arguments)`. Only scalars and the presence of arguments are looked at."""
-    call = _Call(pipeline_class, arguments, configs)
-    unguided = _why_unguided(call)
+    call = _Call(facts=_facts_of(pipeline_class), arguments=arguments)
+    name, stacked = pipeline_class.__name__, call.facts.stacked
+    unguided = _why_unguided(call, configs)
     if unguided:
         return Guidance(style="none", conditions=1, reason=unguided)
-    hindrance = _READS_INSIDE.get(call.name) or _why_unsupported(call)
+    hindrance = _why_unsupported(call.facts)
     if hindrance:
-        return Guidance(style="unsupported", conditions=1, reason=f"{call.name} {hindrance}")
-    stacked = call.stacked
+        return Guidance(style="unsupported", conditions=1, reason=f"{name} {hindrance}")
     if stacked > 1:
-        reason = f"{call.name} stacks {stacked} branches in one call"
-        return Guidance(style="one-call", conditions=stacked, reason=reason)
-    named = "named" if _NAMED_SECOND_CALL.search(call.source) else "unnamed"
-    return Guidance(style="two-call", conditions=2, reason=f"{call.name} makes two {named} calls a step")
+        return Guidance(style="one-call", conditions=stacked, reason=f"{name} stacks {stacked} branches in one call")
+    named = "named" if _NAMED_SECOND_CALL in call.facts.source else "unnamed"
+    return Guidance(
+        style="two-call",
+        conditions=2,
+        reason=f"{name} makes two {named} calls a step",
+        asked_each_step="self.do_classifier_free_guidance" in call.facts.source,
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What the rules below know of a pipeline class."""
+
+    name: str
+    parameters: Mapping[str, inspect.Parameter]
+    source: str
+    """Of `__call__`, without comments and docstring; empty when there is none."""
+    stacked: int
+    """Branches in one denoiser call."""
+    threshold: float
+    """Guidance is on above this scale: 1, or what the pipeline's own property says; infinite where that says never."""
+
+
+@functools.cache
+def _facts_of(pipeline_class: type) -> _Facts:
+    function = inspect.unwrap(pipeline_class.__call__)
+    source = _source(function)
+    counts = [int(count) for count in _STACKED.findall(source)]
+    return _Facts(
+        name=pipeline_class.__name__,
+        parameters=inspect.signature(function).parameters,
+        source=source,
+        stacked=2 if _STACKED_BY_NAME in source else max(counts, default=1),
+        threshold=_threshold(pipeline_class),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Call:
-    """A pipeline class and one call of it, as the rules below look at them."""
+    """One call of a pipeline."""
 
-    def __init__(self, pipeline_class: type, arguments: Mapping[str, Any], configs: FolderConfigs) -> None:
-        function = inspect.unwrap(pipeline_class.__call__)
-        self.name = pipeline_class.__name__
-        self.configs = configs
-        self._arguments = arguments
-        self._parameters = inspect.signature(function).parameters
-        self.source = _source(function)
-        self.threshold = _threshold(pipeline_class)
-        counts = [int(count) for count in _STACKED.findall(self.source)]
-        self.stacked = 2 if 'cache_context("cond_uncond")' in self.source else max(counts, default=1)
-
-    def takes(self, name: str) -> bool:
-        """True when the pipeline has an argument of that name."""
-        return name in self._parameters
+    facts: _Facts
+    arguments: Mapping[str, Any]
 
     def value(self, name: str) -> Any:
         """What the call passes, or the default."""
-        if name in self._arguments:
-            return self._arguments[name]
-        parameter = self._parameters.get(name)
+        if name in self.arguments:
+            return self.arguments[name]
+        parameter = self.facts.parameters.get(name)
         return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
 
     def scale(self, name: str) -> float | None:
@@ -133,56 +166,67 @@ class _Call:
         return float(value) if isinstance(value, int | float) else None
 
 
-def _why_unguided(call: _Call) -> str | None:
+def _why_unguided(call: _Call, configs: FolderConfigs) -> str | None:
     """Why a call evaluates one branch only, or None."""
-    markers = ("do_classifier_free_guidance", "do_true_cfg", "guider", "guidance_scale >")
-    if call.stacked == 1 and not any(marker in call.source for marker in markers):
-        return f"{call.name} has no classifier-free guidance (its model is distilled or unconditional)"
-    if call.takes("true_cfg_scale"):
+    facts = call.facts
+    unmarked = facts.source and not any(mark in facts.source for mark in _GUIDANCE_MARKS)
+    single = unmarked and not _THRESHOLD.search(facts.source)
+    if (facts.stacked == 1 and single) or facts.threshold == math.inf:
+        return f"{facts.name} shows no classifier-free guidance (its model is distilled, or another pipeline does the work)"
+    if "true_cfg_scale" in facts.parameters:
         scale = call.scale("true_cfg_scale")
         if scale is not None and scale <= 1:
-            return f"true_cfg_scale is {scale:g} (guidance_scale only feeds the distilled embedding of {call.name})"
+            return f"true_cfg_scale is {scale:g} (guidance_scale only feeds the distilled embedding of {facts.name})"
         if call.value("negative_prompt") is None and call.value("negative_prompt_embeds") is None:
-            return f"{call.name} is given no negative prompt, so true_cfg_scale has no effect"
+            return f"{facts.name} is given no negative prompt, so true_cfg_scale has no effect"
         return None
-    name = "guidance_scale" if call.takes("guidance_scale") else "max_guidance_scale"
+    name = "guidance_scale" if "guidance_scale" in facts.parameters else "max_guidance_scale"
     scale = call.scale(name)
-    if scale is not None and scale <= call.threshold:
+    if scale is not None and scale <= facts.threshold:
         return f"{name} is {scale:g}"
     picture_scale = call.scale("image_guidance_scale")
     if picture_scale is not None and picture_scale < 1:
         return f"image_guidance_scale is {picture_scale:g}"
-    if call.configs.pipeline.get("is_distilled"):
+    if configs.pipeline.get("is_distilled"):
         return "the model is distilled (is_distilled in model_index.json)"
-    if any(config.get("time_cond_proj_dim") for config in call.configs.denoisers.values()):
+    if any(config.get("time_cond_proj_dim") for config in configs.denoisers.values()):
         return "the model is distilled (time_cond_proj_dim in its config)"
     return None
 
 
-def _why_unsupported(call: _Call) -> str | None:
+def _why_unsupported(facts: _Facts) -> str | None:
     """What keeps a guided call from being split, as the predicate of a sentence, or None."""
-    if not call.source:
+    if not facts.source:
         return "comes without source, so that nothing is known of its calls"
-    if "_perturbed_attention_guidance" in call.source and (call.scale("pag_scale") or 0) > 0:
-        return "perturbs the attention of the stacked branches inside of one call (set pag_scale to 0)"
-    if call.stacked > 1 or _NAMED_SECOND_CALL.search(call.source):
+    hindrance = next((why for prefix, why in _HINDRANCES.items() if facts.name.startswith(prefix)), None)
+    if hindrance:
+        return hindrance
+    if "_perturbed_attention_guidance" in facts.source:
+        return "perturbs the attention of stacked branches inside of one call"
+    calls = len(_DENOISER_CALL.findall(facts.source))
+    if calls and (facts.stacked > 1 or _NAMED_SECOND_CALL in facts.source):
         return None
-    if "_perturbed_attention_guidance" in call.source:
-        return "stacks a number of branches that its source does not state"
-    if len(_DENOISER_CALL.findall(call.source)) == 2 and "truncation" not in call.source:
+    if calls == 2 and "truncation" not in facts.source:
         return None
     return "evaluates guidance in a way that Frazil does not know"
 
 
 def _source(function: Any) -> str:
+    """The source of a function, without comments and docstring, in one form. Empty when there is none."""
     try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
         return ""
+    body = tree.body[0]
+    if isinstance(body, ast.FunctionDef) and ast.get_docstring(body) is not None:
+        body.body = body.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def _threshold(pipeline_class: type) -> float:
-    """Guidance is on above this scale: 1, or what the pipeline's own property says."""
     own = inspect.getattr_static(pipeline_class, "do_classifier_free_guidance", None)
-    found = _THRESHOLD.search(_source(own.fget)) if isinstance(own, property) and own.fget else None
+    source = _source(own.fget) if isinstance(own, property) else ""
+    found = _THRESHOLD.search(source)
+    if found is None and source.endswith("return False"):
+        return math.inf
     return float(found.group(1)) if found else 1.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from frazil_jobs.base import parent
-from frazil_jobs.base.exits import CONFIG, DATAERR, OK, TEMPFAIL, BadConfiguration, FrazilError
+from frazil_jobs.base.exits import DATAERR, OK, TEMPFAIL, BadConfiguration, FrazilError
 from frazil_jobs.base.log import configure, get_logger
 from frazil_jobs.generation.failures import Verdict
 from frazil_jobs.generation.settings import LauncherSettings, RankSettings, cores_here, rank_environ
@@ -143,5 +143,5 @@ def drain(spool: Spool, verdict: Verdict, seconds: float, stop: StopRequest) -> 
     if refused := spool.refused():
         texts = [verdict.text] if verdict.text else []
         texts += [f"{refusal.id} can't be stored: {refusal.reason}" for refusal in refused[:SHOWN_REFUSALS]]
-        return Verdict(exit_code=CONFIG, text="\n".join(texts))
+        return Verdict(exit_code=DATAERR, text="\n".join(texts))
     return verdict

@@ -4,13 +4,16 @@ weights are read: the class, the scheduler, whether the weights are there and ar
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import diffusers
+import numpy as np
 import torch
 
 from frazil_jobs.api.common import Model
@@ -22,6 +25,9 @@ MODEL_FIELD: Final = "spec.model.uri"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SCHEDULERS_APART: Final = ("EDMEulerScheduler",)
 """Listed by diffusers as interchangeable, but for models trained with EDM's preconditioning only."""
+_COGVIDEOX: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+_OWN_SIGMAS: Final = re.compile(r"sigmas = (?:\(\s*)?np\.linspace")
+_VERSION: Final = diffusers.__version__
 _ALSO_FOR_BETAS: Final = ("LCMScheduler", "TCDScheduler", "SASolverScheduler")
 _FLOW_SCHEDULERS: Final = (
     "FlowMatchEulerDiscreteScheduler",
@@ -123,39 +129,70 @@ def _variant(name: str) -> str:
     return parts[1].split("-")[0] if len(parts) > 2 else ""
 
 
-def scheduler_class(folder: Folder, name: str | None) -> type | None:
-    """The class that replaces the folder's scheduler, or None. Raises BadConfiguration naming those of use."""
+def scheduler_class(folder: Folder, name: str | None, pipeline: type | None = None) -> type | None:
+    """The class that replaces the folder's scheduler, or None. Raises BadConfiguration naming those of use.
+
+    With the pipeline's class, the way it sets its time steps is tried too (in milliseconds, without weights).
+    """
     if name is None:
         return None
     entry = folder.components().get("scheduler")
     if entry is None:
         raise BadConfiguration("this model has no scheduler to replace", field=SCHEDULER_FIELD, remedy="leave it out")
-    usable = usable_schedulers(entry[1], folder.config("scheduler", "scheduler_config.json"))
-    if name not in usable:
-        known = isinstance(getattr(diffusers, name, None), type)
-        what = "can't be used with this model" if known else f"is no scheduler of diffusers {diffusers.__version__}"
+    own, config = entry[1], folder.config("scheduler", "scheduler_config.json")
+    found = getattr(diffusers, name, None)
+    if name not in schedulers_like(own, config) or (pipeline and not sets_timesteps(pipeline, own, config, found)):
+        what = "can't be used with this model" if _importable(name) else f"is no scheduler of diffusers {_VERSION}"
+        usable = usable_schedulers(own, config, pipeline)
         raise BadConfiguration(
-            f"{name} {what}, whose own is {entry[1]}", field=SCHEDULER_FIELD, remedy=f"use {', '.join(usable)}"
+            f"{name} {what}, whose own is {own}", field=SCHEDULER_FIELD, remedy=f"use {', '.join(usable)}"
         )
-    found: type = getattr(diffusers, name)
     return found
 
 
-def usable_schedulers(own: str, config: Mapping[str, Any]) -> list[str]:
-    """Names of the schedulers that can take the place of `own`.
+def usable_schedulers(own: str, config: Mapping[str, Any], pipeline: type | None = None) -> list[str]:
+    """Names of the schedulers that can take the place of `own`, sorted."""
+    names = schedulers_like(own, config)
+    if pipeline is None:
+        return names
+    return [name for name in names if name == own or sets_timesteps(pipeline, own, config, getattr(diffusers, name))]
+
+
+def schedulers_like(own: str, config: Mapping[str, Any]) -> list[str]:
+    """Names of the schedulers of `own`'s family.
 
     Diffusers lists those for models with a table of betas. Models trained with flow matching take the FlowMatch
     schedulers and those that can walk flow sigmas; nothing takes both.
     """
-    own_class = getattr(diffusers, own, None)
-    listed = list(getattr(own_class, "_compatibles", []))
+    listed = list(getattr(getattr(diffusers, own, None), "_compatibles", []))
     if is_flow(own, config):
         names = [*_FLOW_SCHEDULERS, *_with_flow_sigmas(listed)]
     else:
         names = [*listed, *(_ALSO_FOR_BETAS if listed else ())]
-    family = [name for name in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler") if own.startswith("CogVideoX")]
-    available = [name for name in {own, *names, *family} - set(_SCHEDULERS_APART) | {own} if _importable(name)]
-    return sorted(available)
+    family = _COGVIDEOX if own in _COGVIDEOX else ()
+    found = {*names, *family} - set(_SCHEDULERS_APART)
+    return sorted(name for name in {own, *found} if _importable(name))
+
+
+def sets_timesteps(pipeline: type, own: str, config: Mapping[str, Any], kind: Any) -> bool:
+    """Whether `kind` takes its time steps in the way in which `pipeline` hands them over.
+
+    Some pipelines (Flux, LTX) always pass sigmas of their own, or the shift for the picture's size (`mu`).
+    """
+    source = inspect.getsource(inspect.unwrap(pipeline.__call__))
+    names = set(inspect.signature(kind.set_timesteps).parameters)
+    try:
+        scheduler = scheduler_of(kind, own, config)
+        own_sigmas = _OWN_SIGMAS.search(source) is not None
+        if own_sigmas and "use_flow_sigmas" in source and scheduler.config.get("use_flow_sigmas"):
+            own_sigmas = False
+        if own_sigmas and "sigmas" not in names:
+            return False
+        steps: dict[str, Any] = {"sigmas": np.linspace(1.0, 0.25, 4)} if own_sigmas else {"num_inference_steps": 4}
+        scheduler.set_timesteps(device="cpu", **steps, **({"mu": 0.5} if "mu=mu" in source else {}))
+    except (ValueError, TypeError, AssertionError, NotImplementedError, ImportError, AttributeError, IndexError):
+        return False
+    return True
 
 
 def is_flow(name: str, config: Mapping[str, Any]) -> bool:
@@ -165,12 +202,11 @@ def is_flow(name: str, config: Mapping[str, Any]) -> bool:
 
 def _with_flow_sigmas(listed: Sequence[str]) -> list[str]:
     karras = listed or [member.name for member in diffusers.schedulers.scheduling_utils.KarrasDiffusionSchedulers]
-    found = [(name, getattr(diffusers, name, None)) for name in karras]
-    return [name for name, kind in found if kind is not None and "use_flow_sigmas" in _arguments(kind)]
+    return [name for name in karras if _importable(name) and "use_flow_sigmas" in _arguments(getattr(diffusers, name))]
 
 
 def _arguments(kind: Any) -> set[str]:
-    names: set[str] = set(getattr(kind, "_get_init_keys", lambda _: set())(kind))
+    names: set[str] = set(kind._get_init_keys(kind))
     return names
 
 
@@ -180,17 +216,21 @@ def _importable(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
 
 
-def replace_scheduler(pipe: Any, kind: type) -> None:
-    """Give the pipeline another scheduler with its own one's values."""
-    config = dict(pipe.scheduler.config)
+def scheduler_of(kind: Any, own: str, config: Mapping[str, Any]) -> Any:
+    """A scheduler of class `kind` with the values of the model's own: the two families name the shift differently."""
     changes: dict[str, Any] = {}
-    if is_flow(type(pipe.scheduler).__name__, config) and "use_flow_sigmas" in _arguments(kind):
+    if is_flow(own, config) and "use_flow_sigmas" in _arguments(kind):
         shift = config.get("flow_shift", config.get("shift", 1.0))
         changes = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     elif kind.__name__.startswith("FlowMatch") and "flow_shift" in config:
         changes = {"shift": config["flow_shift"]}
+    return kind.from_config(dict(config), **changes)
+
+
+def replace_scheduler(pipe: Any, kind: type) -> None:
+    """Give the pipeline another scheduler with its own one's values. Raises BadConfiguration."""
     try:
-        pipe.scheduler = kind.from_config(config, **changes)  # type: ignore[attr-defined]
+        pipe.scheduler = scheduler_of(kind, type(pipe.scheduler).__name__, pipe.scheduler.config)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise BadConfiguration(
             f"{kind.__name__} refuses this model's values: {error}", field=SCHEDULER_FIELD

@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Final
 
 import diffusers
 import torch
 import transformers
 
-from frazil_jobs.base.exits import BadInput
+from frazil_jobs.base.exits import BadConfiguration, BadInput
 from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, batches_of, unfinished
 from frazil_jobs.generation.calls import CallPlan, plan_call
 from frazil_jobs.generation.guidance import FolderConfigs, Guidance, guidance_of, guidance_of_call
 from frazil_jobs.generation.load import Folder, check_weights, pipeline_class, scheduler_class
 from frazil_jobs.generation.rank_grid import RankGrid, grid_for
+from frazil_jobs.generation.sequence import check_sequence
 from frazil_jobs.inputs.task import Task
+
+AVAILABLE_MODES: Final = ("Exact",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +51,16 @@ class Prepared:
 def prepare(task: Task, *, ranks: int) -> Prepared:
     """Decide everything that needs no weights. Raises BadConfiguration naming the field."""
     spec = task.job.spec
+    check_mode(spec.parallelism.mode)
     folder = Folder.read(task.model)
     pipeline = pipeline_class(task.pipeline)
     call = plan_call(pipeline, spec.sampling)
     media.check_format(call.kind, spec.output.format, pipeline=call.pipeline)
-    scheduler = scheduler_class(folder, spec.sampling.scheduler)
+    scheduler = scheduler_class(folder, spec.sampling.scheduler, pipeline)
     check_weights(folder, spec.model)
     guidance = _guidance(pipeline, task)
     grid = grid_for(task.job, guidance, ranks)
+    check_sequence(task.model, grid.sequence)
     batches, refused = _checked_batches(task, call, pipeline, split=grid.conditioning > 1)
     return Prepared(
         folder=folder,
@@ -66,6 +72,16 @@ def prepare(task: Task, *, ranks: int) -> Prepared:
         batches=tuple(batches),
         refused=refused,
     )
+
+
+def check_mode(mode: str) -> None:
+    """Raise BadConfiguration for a mode that this version can't run: never another one in its place."""
+    if mode not in AVAILABLE_MODES:
+        raise BadConfiguration(
+            f"this version of Frazil can't generate in mode {mode}",
+            field="spec.parallelism.mode",
+            remedy=f"use {' or '.join(AVAILABLE_MODES)}",
+        )
 
 
 def _guidance(pipeline: type, task: Task) -> Guidance:

@@ -83,13 +83,17 @@ def grid_for(job: GenerationJob, guidance: Guidance, ranks: int) -> RankGrid:
     """
     asked = job.spec.parallelism
     grid = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
-    if asked.mode == "Exact" and grid.pipeline > 1:
+    if asked.mode != "Exact":
+        raise BadConfiguration(
+            f"mode {asked.mode} is not part of this version", field="spec.parallelism.mode", remedy="set it to Exact"
+        )
+    if grid.pipeline > 1:
         raise BadConfiguration(
             f"pipeline stages ({grid.pipeline}) work on activations that are one step old, and mode is Exact",
             field=PIPELINE_FIELD,
             remedy="set it to 1 and use sequence or replicas for more GPUs, or set mode to Hybrid or Guided",
         )
-    if asked.mode == "Exact" and grid.conditioning > 1:
+    if grid.conditioning > 1:
         grid = _with_guidance(grid, guidance, one_rank=asked.when_unguided == "OneRank")
     full = grid.world * (asked.conditioning // grid.conditioning)
     if ranks not in (full, grid.world):

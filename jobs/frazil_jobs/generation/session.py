@@ -26,6 +26,7 @@ from frazil_jobs.generation.loop import Leader, Loop, bad_shards, joined
 from frazil_jobs.generation.media import Kind
 from frazil_jobs.generation.prepare import Prepared, fingerprint, prepare
 from frazil_jobs.generation.report import Report
+from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.settings import RankSettings
 from frazil_jobs.generation.stopping import StopFlag
 from frazil_jobs.generation.writer import Form, Writer
@@ -50,7 +51,7 @@ def run_rank(rank: RankSettings, flag: StopFlag) -> None:
         log.info("this rank isn't needed", reason=prepared.guidance.reason)
         return
     spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
-    stored = frozenset(task.stored) | {entry.key for entry in spool.entries()}
+    stored = frozenset(task.stored) | spooled(spool)
     report = report_of(task, prepared, spool, stored) if rank.rank == 0 else None
     batches = prepared.unfinished(stored)
     failures = prepared.refused
@@ -62,6 +63,12 @@ def run_rank(rank: RankSettings, flag: StopFlag) -> None:
         log.info("nothing to make: everything is stored")
     if failures and report is not None:
         raise bad_shards(failures, shards=len(task.shards))
+
+
+def spooled(spool: Spool) -> frozenset[str]:
+    """Keys that an earlier start left in the spool, without those that the uploader refused: they are made again."""
+    refused = {refusal.id for refusal in spool.refused()}
+    return frozenset(entry.key for entry in spool.entries() if entry.id not in refused)
 
 
 def report_of(task: Task, prepared: Prepared, spool: Spool, stored: frozenset[str]) -> Report:
@@ -154,6 +161,7 @@ def make_loop(
         scheduler=prepared.scheduler,
         loras=task.loras,
     )
+    split_sequence(pipe, groups)
     split = split_branches(pipe, groups, FolderConfigs.read(task.model))
     leader = None
     if report is not None:

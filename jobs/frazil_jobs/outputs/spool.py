@@ -116,7 +116,9 @@ class Spool:
             metadata=dict(metadata or {}),
         )
         self._wait_for_room(entry.size, timeout=timeout, stop=stop)
-        (self.root / "ack" / f"{entry.id}.json").unlink(missing_ok=True)
+        # The entry of an earlier start goes first: without its acknowledgement it would be pending, with no payload.
+        for folder in ("entry", "ack", "refused"):
+            (self.root / folder / f"{entry.id}.json").unlink(missing_ok=True)
         write_atomically(self.root / "payload" / entry.id, content)
         write_atomically(self.root / "entry" / f"{entry.id}.json", entry.model_dump_json())
         return entry
