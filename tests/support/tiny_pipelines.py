@@ -54,10 +54,10 @@ def sdxl() -> Any:
 
 
 def sdxl_controlnet(nets: int = 1) -> Any:
-    parts = _sdxl_parts()
+    shared = _sdxl_parts()
     controlnets = [parts.liven(_controlnet(), 0.85, seed=7 + index) for index in range(nets)]
     return diffusers.StableDiffusionXLControlNetPipeline(
-        **parts, controlnet=controlnets[0] if nets == 1 else controlnets
+        **shared, controlnet=controlnets[0] if nets == 1 else controlnets
     )
 
 
