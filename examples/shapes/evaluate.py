@@ -37,7 +37,7 @@ def weights_sha256(folder: Path) -> dict[str, str]:
 
 def load(folder: Path) -> DiffusionPipeline:
     """The pipeline, in float32, without a progress bar."""
-    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ _VARIABLES = {
     "secret_key": "FRAZIL_S3_SECRET_KEY",
     "ca": "FRAZIL_S3_CA",
 }
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 DEFAULT_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -85,7 +87,7 @@ class StoreConfig(BaseModel):
     def checked(self) -> Self:
         """This config, or BadConfiguration when it can't name a store."""
         parts = urlsplit(self.uri)
-        if parts.scheme not in ("file", "s3") or (parts.scheme == "s3" and not parts.netloc):
+        if parts.scheme not in ("file", "s3") or (parts.scheme == "s3" and not _BUCKET.fullmatch(parts.netloc)):
             raise BadConfiguration(
                 f"{self.uri!r} names no store", field="--store", remedy="use a folder, or s3://bucket/prefix"
             )
