@@ -111,8 +111,11 @@ class Frazil:
         )
 
     def mine(self, program: str = "") -> list[int]:
-        """Processes that run `program` (a part of their command line) for this folder, by environment or command line."""
-        marker = str(self.folder).encode()
+        """Processes that run `program` (a part of their command line) for this folder.
+
+        They're known by their command line, environment, or working directory (Redis writes over the other two).
+        """
+        marker = os.fsencode(self.folder)
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -120,11 +123,9 @@ class Frazil:
             try:
                 line = (entry / "cmdline").read_bytes()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if (
-                    state != "Z"
-                    and (marker in line or marker in (entry / "environ").read_bytes())
-                    and program.encode() in line
-                ):
+                where = os.fsencode((entry / "cwd").readlink())
+                ours = any(marker in text for text in (line, where, (entry / "environ").read_bytes()))
+                if state != "Z" and ours and program.encode() in line:
                     found.append(int(entry.name))
             except OSError:
                 continue

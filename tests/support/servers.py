@@ -116,7 +116,7 @@ class RealS3(Server):
             "-s3.port.iceberg=0",  # fixed ports: two servers on one machine would fight for them
             "-s3.port.lance=0",
             f"-s3.config={self.folder / 's3.json'}",
-            "-volume.max=20",
+            "-volume.max=500",
             "-master.volumeSizeLimitMB=64",
             *ports,
             *grpc,
