@@ -393,8 +393,11 @@ def _built_in(settings: Settings) -> _Built:
         latent_channels=4,
         norm_num_groups=8,
     ).eval()
+    scheduler = diffusers.DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+    )
     pipe = diffusers.PixArtSigmaPipeline(
-        tokenizer=None, text_encoder=None, vae=decoder, transformer=denoiser, scheduler=diffusers.DDIMScheduler()
+        tokenizer=None, text_encoder=None, vae=decoder, transformer=denoiser, scheduler=scheduler
     )
     text = torch.randn(2, settings.batch, 16, 64)
     mask = torch.ones(settings.batch, 16, dtype=torch.long)

@@ -16,12 +16,13 @@ from frazil_cli.machine import VISIBLE_VARIABLE
 from frazil_cli.prepare import Prepared, environment_for
 from frazil_cli.workspace import Workspace
 from frazil_jobs.generation.settings import allowed
-from frazil_jobs.outputs.celery_app import upload_queue
+from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, upload_queue
 from frazil_jobs.stores import StoreConfig
 
 FETCH = "fetch"
 COMPUTE = "compute"
 UPLOAD = "upload"
+CONTROL = "control"
 SERVER_RESTARTS = 8
 """Of Redis and of an upload worker, in a row."""
 _FOR_EVER = 10**7
@@ -54,6 +55,11 @@ def kind_of(name: str) -> str:
 def queue_of(prepared: Prepared, replica: int) -> str:
     """The Celery queue of one replica of one run."""
     return upload_queue(f"{prepared.job.metadata.name}-{prepared.uid[:8]}-{replica}")
+
+
+def control_queue_of(prepared: Prepared) -> str:
+    """The Celery queue on which this run asks for its manifest."""
+    return f"{CONTROL_QUEUE}.{prepared.job.metadata.name}-{prepared.uid[:8]}"
 
 
 def fetch(context: Context, environment: Mapping[str, str] = os.environ) -> Component:
@@ -111,6 +117,22 @@ def upload(context: Context, *, spool: Path, environment: Mapping[str, str] = os
             "FRAZIL_DRAIN_SECONDS": "1",  # the run itself waits before it ends a worker
         },
         log=context.space.log(name_of(UPLOAD, context.replica)),
+        restarts=SERVER_RESTARTS,
+    )
+
+
+def control(context: Context, environment: Mapping[str, str] = os.environ) -> Component:
+    """The Celery worker that recounts the results and writes the manifest."""
+    return Component(
+        name=CONTROL,
+        arguments=(sys.executable, "-m", "frazil_jobs.control"),
+        env={
+            **_of_job(context, environment),
+            "FRAZIL_QUEUE": control_queue_of(context.prepared),
+            "FRAZIL_REDIS_URL": context.redis_url,
+            "FRAZIL_JOB_FOLDER": str(context.prepared.base_dir),
+        },
+        log=context.space.log(CONTROL),
         restarts=SERVER_RESTARTS,
     )
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from frazil_cli import components, finishing, redis_server
-from frazil_cli.components import COMPUTE, FETCH, UPLOAD
+from frazil_cli.components import COMPUTE, CONTROL, FETCH, UPLOAD
 from frazil_cli.display import Display, duration
 from frazil_cli.errors import ComponentFailed
 from frazil_cli.interrupts import Interrupted, Interrupts
@@ -95,7 +95,7 @@ class LocalRun:
                 tasks = self._fetch()
                 seconds = self._generate(tasks)
                 manifest = self._finish()
-                self.supervisor.stop(self._named(UPLOAD), seconds=END_SECONDS)
+                self.supervisor.stop([CONTROL, *self._named(UPLOAD)], seconds=END_SECONDS)
             except Interrupted:
                 self._stop_in_order()
                 raise TryAgain(f"stopped: {self._so_far()}", remedy=AGAIN) from None
@@ -169,6 +169,7 @@ class LocalRun:
     def _generate(self, tasks: list[Task]) -> float:
         """Make what is missing. Returns the seconds that it took."""
         started = time.monotonic()
+        self.supervisor.start(components.control(self._context(0)))
         names = []
         for replica, task in enumerate(tasks):
             if stored_images(task) < wanted_images(task):
@@ -186,15 +187,20 @@ class LocalRun:
             raise self._failed(
                 failed, code, self._why(failed, code), remedy=None if code in (DATAERR, CONFIG) else AGAIN
             )
+        self.watch.look(self._replicas(), time.monotonic(), at_once=True)
+        self.watch.all_stored()
         return time.monotonic() - started
 
     def _finish(self) -> Mapping[str, object]:
         """The manifest, through Celery: asked again until its result is seen."""
         asking = finishing.Finishing(
-            prepared=self.prepared, redis_url=self.redis_url, queue=components.queue_of(self.prepared, 0)
+            prepared=self.prepared,
+            store=self.settings.store,
+            redis_url=self.redis_url,
+            patience=self.settings.store_timeout,
         )
-        self._until(asking.done, "writing the manifest and the gallery", store=True)
-        return asking.result()
+        self._until(asking.done, "writing the manifest and the gallery")
+        return asking.result
 
     def _stop_in_order(self) -> None:
         """Compute first: it finishes or drops the image in hand. Then the store gets what was made, for a while."""
@@ -208,7 +214,7 @@ class LocalRun:
         self.supervisor.kill(compute)
         end = time.monotonic() + DRAIN_SECONDS
         self._while(lambda: self._waiting() > 0 and not self._store_is_away(), end, "stopping: storing what was made")
-        self.supervisor.stop(self._named(UPLOAD), seconds=END_SECONDS)
+        self.supervisor.stop([CONTROL, *self._named(UPLOAD)], seconds=END_SECONDS)
 
     # --- waiting ---
 
@@ -236,8 +242,8 @@ class LocalRun:
         time.sleep(TICK_SECONDS)
 
     def _check_servers(self) -> None:
-        """Redis and the upload workers must be there, or be coming back."""
-        for name in [redis_server.NAME, *self._named(UPLOAD)]:
+        """Redis and the Celery workers must be there, or be coming back."""
+        for name in [redis_server.NAME, CONTROL, *self._named(UPLOAD)]:
             outcome = self.supervisor.outcome(name)
             if isinstance(outcome, GivenUp):
                 code = CONFIG if outcome.code == CONFIG else TEMPFAIL

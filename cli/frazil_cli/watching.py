@@ -60,9 +60,9 @@ class Watch:
         """Images that the store holds."""
         return max(self.before, sum(shard.stored for shard in self.shards.values()))
 
-    def look(self, replicas: Iterable[int], now: float) -> None:
+    def look(self, replicas: Iterable[int], now: float, *, at_once: bool = False) -> None:
         """Read what there is, not too often."""
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._looked < LOOK_SECONDS and not at_once:
             return
         self._looked = now
         listed = list(replicas)
@@ -111,6 +111,11 @@ class Watch:
     def trouble_seconds(self, now: float) -> float:
         """How long nothing has reached the store although something waits."""
         return now - self.trouble_since if self.trouble_since is not None else 0.0
+
+    def all_stored(self) -> None:
+        """The ranks ended with 0, which means that the store has acknowledged all that they made."""
+        for index, shard in self.shards.items():
+            self.shards[index] = shard.model_copy(update={"stored": shard.generated, "state": "Done"})
 
     def notices(self, now: float) -> tuple[str, ...]:
         """What is wrong now."""

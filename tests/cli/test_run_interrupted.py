@@ -17,6 +17,11 @@ def rerun(frazil, job, undisturbed, *store):
     assert frazil.mine() == []
 
 
+def still_at_work(frazil, config=None):
+    """What is killed now is killed in the middle of the run."""
+    assert 0 < len(frazil.stored(config)) < 16
+
+
 def kill(pids):
     assert pids
     for pid in pids:
@@ -34,6 +39,7 @@ def test_ctrl_c_ends_all_in_order_and_the_same_command_finishes_the_rest(frazil,
     assert "Traceback" not in ended.stderr
     assert frazil.mine() == []
     made = frazil.stored()
+    assert 0 < len(made) < 16
     assert made.items() <= undisturbed.images.items()
     rerun(frazil, job, undisturbed, "--store", frazil.store)
     assert frazil.stored() == undisturbed.images
@@ -57,6 +63,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_run_finishes_the_rest(frazil, t
     job = frazil.write_job(job_of(tiny_model))
     process = frazil.start("run", job, "--store", frazil.store, *TWO)
     frazil.wait_for_images(2, process)
+    still_at_work(frazil)
     kill(frazil.mine(WORKER)[:1])
     ended = frazil.ended(process)
     assert ended.returncode == 75, ended.stderr
@@ -72,6 +79,7 @@ def test_a_killed_rank_is_started_again_when_asked_for(frazil, tiny_model, undis
     job = frazil.write_job(job_of(tiny_model))
     process = frazil.start("run", job, "--store", frazil.store, *TWO, "--retries", "1")
     frazil.wait_for_images(2, process)
+    still_at_work(frazil)
     kill(frazil.mine(WORKER)[1:])
     ended = frazil.ended(process)
     assert ended.returncode == 0, ended.stderr + frazil.logs()
@@ -87,6 +95,7 @@ def test_a_killed_worker_a_killed_redis_and_an_emptied_one_are_caught_up(frazil,
     frazil.wait_for_images(3, process)
     embedded(frazil).flushall()
     frazil.wait_for_images(5, process)
+    still_at_work(frazil)
     kill(frazil.mine(REDIS))
     ended = frazil.ended(process)
     assert ended.returncode == 0, ended.stderr + frazil.logs()
@@ -111,8 +120,9 @@ def test_a_killed_s3_server_is_waited_for_and_caught_up(frazil, tiny_model, undi
     job = frazil.write_job(job_of(tiny_model))
     process = frazil.start("run", job, "--store", config.uri, "--endpoint", config.endpoint, *TWO)
     frazil.wait_for_images(2, process, config)
+    still_at_work(frazil, config)
     own_s3.kill()
-    wait_until(lambda: "wait in the spool" in frazil.said(), "the display to say it")
+    wait_until(lambda: "wait in the spool" in frazil.said(process), "the display to say it")
     own_s3.start()
     ended = frazil.ended(process)
     assert ended.returncode == 0, ended.stderr + frazil.logs()
@@ -132,6 +142,7 @@ def test_a_store_that_stays_away_ends_the_run_and_what_was_made_is_stored_by_the
     store = ("--store", config.uri, "--endpoint", config.endpoint)
     process = frazil.start("run", job, *store, *TWO, "--store-timeout", "20")
     frazil.wait_for_images(2, process, config)
+    still_at_work(frazil, config)
     own_s3.kill()
     ended = frazil.ended(process)
     assert ended.returncode == 75, ended.stderr
@@ -150,6 +161,7 @@ def test_a_killed_frazil_run_leaves_no_process_and_the_next_one_finishes(frazil,
     job = frazil.write_job(job_of(tiny_model))
     process = frazil.start("run", job, "--store", frazil.store, *TWO)
     frazil.wait_for_images(2, process)
+    still_at_work(frazil)
     kinds = {name: len(frazil.mine(name)) for name in (WORKER, UPLOAD, REDIS)}
     assert kinds == {WORKER: 2, UPLOAD: 1, REDIS: 1}
     process.kill()

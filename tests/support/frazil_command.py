@@ -21,6 +21,8 @@ PROMPTS = [
     for colour in ("red", "blue")
     for shape in ("ring", "star")
 ]
+STEPS = 40
+"""Enough that a run on two ranks takes some seconds, in which things can be killed."""
 WORKER = "frazil_jobs.generation.worker"
 UPLOAD = "frazil_jobs.outputs.upload"
 REDIS = "redis-server"
@@ -37,7 +39,7 @@ def job_of(model: Path | str, **changes: object) -> dict:
             "prompts": {"inline": list(PROMPTS), "perShard": 3},
             "imagesPerPrompt": 2,
             "sampling": {
-                "steps": 4,
+                "steps": STEPS,
                 "guidanceScale": "4.5",
                 "batchSize": 2,
                 "extra": {"use_resolution_binning": False},
@@ -59,6 +61,8 @@ class Frazil:
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    calls: int = 0
+    files: dict[int, tuple[Path, Path]] = field(default_factory=dict)
 
     @property
     def store(self) -> Path:
@@ -73,8 +77,10 @@ class Frazil:
         # The folder is in the environment of everything that is started: `mine` finds it there. What is said goes
         # into files, so that a test can look at it while the command runs.
         env = {**os.environ, "FRAZIL_WORK_DIR": str(self.folder / "work"), "COLUMNS": "120", **self.env}
-        with self._stream("out").open("w") as out, self._stream("err").open("w") as err:
-            return subprocess.Popen(
+        self.calls += 1
+        out_file, err_file = (self.folder / f"said-{self.calls}.{name}" for name in ("out", "err"))
+        with out_file.open("w") as out, err_file.open("w") as err:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "frazil_cli.main", *map(str, arguments)],
                 cwd=self.folder,
                 env=env,
@@ -83,13 +89,12 @@ class Frazil:
                 stdin=subprocess.DEVNULL,
                 text=True,
             )
+        self.files[process.pid] = (out_file, err_file)
+        return process
 
-    def _stream(self, name: str) -> Path:
-        return self.folder / f"said.{name}"
-
-    def said(self) -> str:
-        """What the last command has said on stderr so far."""
-        return self._stream("err").read_text()
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """What a command has said on stderr so far."""
+        return self.files[process.pid][1].read_text()
 
     def __call__(self, *arguments: str | Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         return self.ended(self.start(*arguments), timeout=timeout)
@@ -100,10 +105,9 @@ class Frazil:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"it didn't end within {timeout} s\n{self.said()}\n{self.logs()}") from None
-        return subprocess.CompletedProcess(
-            process.args, process.returncode, self._stream("out").read_text(), self.said()
-        )
+            raise AssertionError(f"it didn't end within {timeout} s\n{self.said(process)}\n{self.logs()}") from None
+        out, err = (file.read_text() for file in self.files[process.pid])
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def logs(self) -> str:
         return "\n".join(
@@ -143,7 +147,7 @@ class Frazil:
 
         def enough() -> bool:
             if process.poll() is not None:
-                raise AssertionError(f"it ended with {process.returncode}\n{self.said()}\n{self.logs()}")
+                raise AssertionError(f"it ended with {process.returncode}\n{self.said(process)}\n{self.logs()}")
             return len(self.stored(config)) >= count
 
         wait_until(enough, f"{count} images")

