@@ -87,7 +87,7 @@ def make_plan(
         "namespace": job.metadata.namespace,
         "kind": job.kind,
         "mode": job.spec.parallelism.mode,
-        "outputs": _outputs(job, pin),
+        "outputs": _outputs(job, pin, model),
         "model": {
             "uri": job.spec.model.uri,
             "pipeline": model.pipeline if model else job.spec.model.pipeline,
@@ -132,10 +132,10 @@ def _with_degrees(job: GenerationJob, degrees: Degrees) -> GenerationJob:
     return job.model_copy(update={"spec": job.spec.model_copy(update={"parallelism": parallelism})})
 
 
-def _outputs(job: GenerationJob, pin: PromptsPin | None) -> dict[str, Any] | None:
+def _outputs(job: GenerationJob, pin: PromptsPin | None, model: ModelFolder | None) -> dict[str, Any] | None:
     if pin is None:
         return None
-    uid = naming.local_uid(job, pin.sha256)
+    uid = naming.local_uid(job, pin.sha256, model_fingerprint=model.fingerprint if model else None)
     each = job.spec.images_per_prompt
     output_format = job.spec.output.format
     return {

@@ -81,9 +81,9 @@ def prepare(file: Path, *, store: StoreConfig | None, wishes: Wishes, machine: M
     layout_for(job, machine=found, shards=1 << 20, wishes=wishes)
     access = Access.from_env(environment_for(store))
     base_dir = file.absolute().parent
-    local_model(job, base_dir=base_dir, access=access)
+    model = local_model(job, base_dir=base_dir, access=access)
     pin = inspect_prompts(job.spec.prompts, base_dir=base_dir, access=access)
-    uid = naming.local_uid(job, pin.sha256)
+    uid = naming.local_uid(job, pin.sha256, model_fingerprint=model.fingerprint if model else None)
     return Prepared(
         job=job,
         file=file,

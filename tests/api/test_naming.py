@@ -49,6 +49,7 @@ def test_a_local_uid_changes_with_what_changes_the_pictures_and_with_nothing_els
     assert uid == local_uid(load_job(JOB + "  suspend: true\n  ttlSecondsAfterFinished: 3\n"), "aa")
     assert uid == local_uid(load_job(JOB + "  workers: {replicas: 4}\n"), "aa")
     assert uid != local_uid(load_job(JOB), "bb")
+    assert uid != local_uid(load_job(JOB), "aa", model_fingerprint="trained again")
     assert uid != local_uid(load_job(JOB + "  sampling: {seed: 1}\n"), "aa")
     assert uid != local_uid(load_job(JOB.replace("a red ring", "x") + "  output: {format: webp}\n"), "aa")
     assert job_prefix("team", "pictures", uid) == f"team/pictures-{uid[:8]}"

@@ -47,14 +47,16 @@ def job_prefix(namespace: str, name: str, uid: str) -> str:
     return f"{namespace}/{name}-{uid.replace('-', '')[:8]}"
 
 
-def local_uid(job: GenerationJob, prompts_sha256: str) -> str:
+def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str | None = None) -> str:
     """The uid of a job that no API server gave one: the sha256 of all that changes the bytes of its outputs.
 
-    A second `frazil run` of the same file finds what the first one stored; a changed file never mixes with it.
+    A second `frazil run` of the same file finds what the first one stored; a changed file never mixes with it, nor do
+    the pictures of a model that was trained again in its place (`model_fingerprint`, of a folder of this machine).
     """
     spec = job.spec
     document = {
         "model": spec.model.model_dump(mode="json", exclude={"cache", "secret_ref"}),
+        "modelFiles": model_fingerprint,
         "prompts": prompts_sha256,
         "perShard": spec.prompts.per_shard,
         "imagesPerPrompt": spec.images_per_prompt,
