@@ -219,7 +219,7 @@ def test_a_store_that_comes_back_soon_is_waited_for(tmp_path, tmp_path_factory, 
         config = server.config(server.bucket("away"))
         rows = results(config, count=1)
         server.kill()
-        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 4.0)
+        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 12.0)
         starting = threading.Timer(2.0, server.start)
         starting.start()
         done = fetch_one(open_store(config), PREFIX, Wanted(rows[0].key, rows[0].sha256, rows[0].size), tmp_path)

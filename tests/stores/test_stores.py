@@ -136,6 +136,12 @@ def test_a_folder_that_can_not_be_written_is_told_before_anything(tmp_path: Path
         store.put_bytes("x", b"", content_type="text/plain")
 
 
+def test_a_folder_s_name_may_hold_what_a_uri_has_to_quote(tmp_path: Path) -> None:
+    folder = tmp_path / "a store é 100%"
+    open_store(StoreConfig(uri=folder.as_uri())).put_bytes("x", b"", content_type="text/plain")
+    assert (folder / "x").exists()
+
+
 @pytest.mark.parametrize("uri", ["s3://", "s3://B_", "s3://x", "ftp://host/x", "results", "s3:///key"])
 def test_a_uri_that_names_no_store_is_told(uri: str) -> None:
     with pytest.raises(BadConfiguration, match="names no store"):

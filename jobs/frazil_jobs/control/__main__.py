@@ -11,7 +11,7 @@ import sys
 
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, make_app
+from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, make_app, worker_of
 
 THREADS = 2
 
@@ -27,18 +27,7 @@ def main() -> int:
         return BadConfiguration.exit_code
     app = make_app(redis_url)
     app.conf.include = ["frazil_jobs.inputs.tasks", "frazil_jobs.control.tasks"]
-    worker = app.Worker(
-        app=app,
-        pool="threads",
-        concurrency=THREADS,
-        queues=[queue],
-        hostname=f"{queue}@%h",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-        loglevel="WARNING",
-    )
+    worker = worker_of(app, queue, threads=THREADS)
     worker.start()
     return int(worker.exitcode or 0)
 

@@ -63,3 +63,19 @@ def make_app(redis_url: str) -> Celery:
         worker_redirect_stdouts=False,
     )
     return app
+
+
+def worker_of(app: Celery, queue: str, *, threads: int) -> Worker:
+    """A worker on one queue, of threads, that talks to no other worker."""
+    return app.Worker(
+        app=app,
+        pool="threads",
+        concurrency=threads,
+        queues=[queue],
+        hostname=f"{queue}@%h",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel="WARNING",
+    )

@@ -21,7 +21,7 @@ from celery.worker import state
 
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError
-from frazil_jobs.outputs.celery_app import make_app
+from frazil_jobs.outputs.celery_app import make_app, worker_of
 from frazil_jobs.outputs.relay import connect, relay_progress
 from frazil_jobs.outputs.scanner import Scanner
 from frazil_jobs.outputs.spool import Spool
@@ -90,19 +90,7 @@ def main() -> int:
     scanning = threading.Thread(target=Here.scanner.run, name="scanner", daemon=True)
     scanning.start()
     _drain_on_signals(spool, settings.drain_seconds)
-    worker = app.Worker(
-        app=app,
-        pool="threads",
-        concurrency=THREADS,
-        queues=[settings.queue],
-        hostname=f"{settings.queue}@%h",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-        loglevel="WARNING",
-    )
-    worker.start()
+    worker_of(app, settings.queue, threads=THREADS).start()
     Here.scanner.stop()
     scanning.join(timeout=_STOP_SECONDS)
     return OK if spool.drained() else TEMPFAIL

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -67,7 +67,7 @@ class StoreConfig(BaseModel):
     @property
     def folder(self) -> Path:
         """The folder of a `file://` store."""
-        return Path(urlsplit(self.uri).path)
+        return Path(unquote(urlsplit(self.uri).path))
 
     @property
     def bucket(self) -> str:
