@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from servers import wait_for
@@ -219,12 +219,12 @@ def test_a_store_that_comes_back_soon_is_waited_for(tmp_path, tmp_path_factory, 
         config = server.config(server.bucket("away"))
         rows = results(config, count=1)
         server.kill()
-        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 12.0)
-        starting = threading.Timer(2.0, server.start)
-        starting.start()
-        done = fetch_one(open_store(config), PREFIX, Wanted(rows[0].key, rows[0].sha256, rows[0].size), tmp_path)
-        starting.join()
-        assert done.fetched
+        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 10.0)
+        wanted = Wanted(rows[0].key, rows[0].sha256, rows[0].size)
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(fetch_one, open_store(config), PREFIX, wanted, tmp_path)
+            server.start()  # in this thread: a server ends with the thread that started it
+            assert fetching.result().fetched
         server.kill()
         monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 0.01)
         with pytest.raises(TryAgain, match="answer") as caught:
