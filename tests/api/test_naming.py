@@ -53,3 +53,4 @@ def test_a_local_uid_changes_with_what_changes_the_pictures_and_with_nothing_els
     assert uid != local_uid(load_job(JOB + "  sampling: {seed: 1}\n"), "aa")
     assert uid != local_uid(load_job(JOB.replace("a red ring", "x") + "  output: {format: webp}\n"), "aa")
     assert job_prefix("team", "pictures", uid) == f"team/pictures-{uid[:8]}"
+    assert job_prefix("team", "pictures", uid, prefix="ads/may") == f"team/ads/may/pictures-{uid[:8]}"

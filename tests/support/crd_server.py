@@ -6,12 +6,15 @@ Written from Kubernetes' documentation and apart from `frazil_jobs.api`: it know
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from typing import Any
 
 import celpy
 from celpy.adapter import json_to_cel
 
+_PYTHON_END = re.compile(r"\$$")
+"""In Go `$` is the end; in Python it is also before a last line break."""
 _TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
 
@@ -27,6 +30,8 @@ def admit(crd: dict[str, Any], new: dict[str, Any], old: dict[str, Any] | None =
 def defaulted(schema: dict[str, Any], value: Any) -> Any:
     if isinstance(value, dict):
         for name, inner in schema.get("properties", {}).items():
+            if name in value and value[name] is None:
+                del value[name]
             if name not in value and "default" in inner:
                 value[name] = copy.deepcopy(inner["default"])
             if name in value:
@@ -40,7 +45,8 @@ def _structure(schema: dict[str, Any], value: Any, path: str) -> Any:
     if schema.get("x-kubernetes-int-or-string"):
         if isinstance(value, bool) or not isinstance(value, int | str):
             yield f"{path}: neither number nor text"
-        return
+            return
+        schema = {**schema, "type": "string" if isinstance(value, str) else "integer"}
     kind = schema["type"]
     if not isinstance(value, _TYPES[kind]) or (kind == "integer" and isinstance(value, bool)):
         yield f"{path}: not {kind}"
@@ -48,7 +54,7 @@ def _structure(schema: dict[str, Any], value: Any, path: str) -> Any:
     if "enum" in schema and value not in schema["enum"]:
         yield f"{path}: not in {schema['enum']}"
     if kind == "string":
-        if "pattern" in schema and not re.search(schema["pattern"], value):
+        if "pattern" in schema and not re.search(_PYTHON_END.sub(r"\\Z", schema["pattern"]), value):
             yield f"{path}: pattern"
         if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 10**9):
             yield f"{path}: length"
@@ -74,7 +80,7 @@ def _object(schema: dict[str, Any], value: dict[str, Any], path: str) -> Any:
             yield from _structure(schema["properties"][name], inner, f"{path}.{name}")
         elif "additionalProperties" in schema:
             yield from _structure(schema["additionalProperties"], inner, f"{path}.{name}")
-        elif path and not schema.get("x-kubernetes-preserve-unknown-fields") and path != ".metadata":
+        elif not schema.get("x-kubernetes-preserve-unknown-fields") and path != ".metadata":
             yield f"{path}.{name}: unknown field"
 
 
@@ -83,8 +89,7 @@ def _rules(schema: dict[str, Any], new: Any, old: Any, path: str) -> Any:
         if "oldSelf" in entry["rule"] and old is None:
             continue
         values = {"self": json_to_cel(new)} | ({} if old is None else {"oldSelf": json_to_cel(old)})
-        environment = celpy.Environment()
-        if not environment.program(environment.compile(entry["rule"])).evaluate(values):
+        if not program(entry["rule"]).evaluate(values):
             yield f"{path}: {entry['message']}"
     if isinstance(new, dict):
         for name, inner in schema.get("properties", {}).items():
@@ -94,6 +99,26 @@ def _rules(schema: dict[str, Any], new: Any, old: Any, path: str) -> Any:
     elif isinstance(new, list):
         for index, item in enumerate(new):
             yield from _rules(schema["items"], item, None, f"{path}[{index}]")
+
+
+@functools.cache
+def program(rule: str) -> Any:
+    """A rule, compiled."""
+    environment = celpy.Environment()
+    return environment.program(environment.compile(rule))
+
+
+def default_problems(schema: dict[str, Any]) -> list[str]:
+    """What the API server has against a CRD's defaults: it tries each as it stands, before defaults within are filled in."""
+    problems = []
+    for path, node in every_schema(schema):
+        if "default" in node:
+            value = node["default"]
+            try:
+                problems += [*_structure(node, value, path), *_rules(node, value, value, path)]
+            except celpy.CELEvalError as error:
+                problems.append(f"{path}: {error}")
+    return problems
 
 
 def every_schema(schema: dict[str, Any], path: str = "") -> Any:

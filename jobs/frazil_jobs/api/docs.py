@@ -1,16 +1,18 @@
-"""The API reference, docs/api.md, generated from the types: `python -m frazil_jobs.api.docs` writes or `--check`s it."""
+"""The API reference, docs/api.md, generated from the types: `python -m frazil_jobs.api.docs` writes or `--check`s
+it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from frazil_jobs.api import conditions
-from frazil_jobs.api.base import API_VERSION, ApiModel
+from frazil_jobs.api.base import API_VERSION, PATTERN_WORDS, ApiModel
 from frazil_jobs.api.crd import write_or_check
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.schema import Schema, schema_of
@@ -24,6 +26,7 @@ _LIMITS = {
     "maxLength": "at most {} characters",
     "minItems": "at least {} items",
     "maxItems": "at most {} items",
+    "maxProperties": "at most {} entries",
 }
 
 
@@ -33,7 +36,9 @@ def reference() -> str:
         "# API reference",
         "",
         f"Generated from the types in `jobs/frazil_jobs/api` by `make generated`. Group and version: `{API_VERSION}`.",
-        "Decimals are written as strings. `kubectl explain generationjob.spec` shows the same texts.",
+        "Decimals are written as text, since Kubernetes has no exact ones. `kubectl explain generationjob.spec` shows",
+        "the same meanings. A rule is tried by the API server and by `frazil run` and `frazil plan`, in the same words;",
+        "one with `oldSelf` is about changes of a job that exists.",
     ]
     for kind in (GenerationJob, TrainingJob):
         parts += ["", f"## {kind.__name__}", "", " ".join((kind.__doc__ or "").split())]
@@ -57,7 +62,7 @@ def _section(path: str, schema: Schema) -> Iterator[str]:
     required = schema.get("required", [])
     for name, field in schema["properties"].items():
         default = "**required**" if name in required else _default(field)
-        yield f"| `{name}` | {_cell(_type(field))} | {_cell(default)} | {_cell(str(field['description']))} |"
+        yield f"| `{name}` | {_cell(_type(field))} | {_cell(default)} | {_cell(_meaning(field))} |"
     rules = schema.get("x-kubernetes-validations", [])
     if rules:
         yield from ("", "Rules:", "")
@@ -68,22 +73,34 @@ def _section(path: str, schema: Schema) -> Iterator[str]:
             yield from _section(f"{path}.{name}{'[]' if 'items' in field else ''}", inner)
 
 
+def _meaning(field: Schema) -> str:
+    """The whole description; of a part that has a table of its own, the first sentence."""
+    text = str(field["description"])
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0] if "properties" in field.get("items", field) else text
+
+
 def _type(field: Schema) -> str:
     if "enum" in field:
         return " \\| ".join(str(value) for value in field["enum"])
     if field.get("x-kubernetes-int-or-string"):
-        return "number or text"
+        return f"number or text: {PATTERN_WORDS[field['pattern']]}"
     kind = str(field["type"])
     if kind == "array":
         kind = f"list of {_type(field['items'])}"
     elif kind == "object" and "additionalProperties" in field:
         kind = f"map to {_type(field['additionalProperties'])}"
-    limits = [text.format(f"{field[name]:,}") for name, text in _LIMITS.items() if name in field]
-    return ", ".join([kind, *limits])
+    limits = [
+        "not empty" if name in ("minLength", "minItems") and field[name] == 1 else text.format(f"{field[name]:,}")
+        for name, text in _LIMITS.items()
+        if name in field
+    ]
+    asked = PATTERN_WORDS.get(str(field.get("pattern")))
+    return ", ".join([kind, *([asked] if asked else []), *limits])
 
 
 def _default(field: Schema) -> str:
-    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
+    """A part that is an object is shown field by field in a table of its own."""
+    return f"`{json.dumps(field['default'])}`" if "default" in field and field.get("type") != "object" else ""
 
 
 def _cell(text: str) -> str:

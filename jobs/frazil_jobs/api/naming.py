@@ -42,9 +42,13 @@ def thumbnail_key(prompt_index: int, image_index: int) -> str:
     return f"thumbnails/{prompt_index:06d}-{image_index:02d}.webp"
 
 
-def job_prefix(namespace: str, name: str, uid: str) -> str:
-    """The prefix of a job below its destination's: `<namespace>/<name>-<uid8>`."""
-    return f"{namespace}/{name}-{uid.replace('-', '')[:8]}"
+def job_prefix(namespace: str, name: str, uid: str, *, prefix: str | None = None) -> str:
+    """The prefix of a job below its destination's: `<namespace>/<name>-<uid8>`, or `<namespace>/<prefix>/<name>-<uid8>`.
+
+    `prefix` is the spec's output.prefix, whose pattern lets nothing climb out of the namespace's own.
+    """
+    folder = f"{namespace}/{prefix}" if prefix else namespace
+    return f"{folder}/{name}-{uid.replace('-', '')[:8]}"
 
 
 def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str | None = None) -> str:

@@ -37,10 +37,9 @@ def violations(new: ApiModel, old: ApiModel | None = None) -> list[Violation]:
 
 
 def _check(new: ApiModel, old: ApiModel | None, path: str) -> Iterator[Violation]:
+    values = _values(new, old) if new.RULES else {}
     for rule in new.RULES:
-        if rule.is_transition and old is None:
-            continue
-        if not _holds(rule.rule, _document(new), None if old is None else _document(old)):
+        if not (rule.is_transition and old is None) and not _holds(rule.rule, values):
             yield Violation(path, rule)
     for name, info in type(new).model_fields.items():
         alias = info.alias or name
@@ -54,18 +53,24 @@ def _check(new: ApiModel, old: ApiModel | None, path: str) -> Iterator[Violation
                     yield from _check(item, None, f"{inner}[{index}]")
 
 
-def _document(model: ApiModel) -> Any:
-    """The object as the API server sees it: camelCase, defaults filled in, what isn't set not there."""
-    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _holds(rule: str, new: Any, old: Any | None) -> bool:
+def _values(new: ApiModel, old: ApiModel | None) -> dict[str, Any]:
+    """What a rule may speak of."""
     from celpy.adapter import json_to_cel
 
-    values = {"self": json_to_cel(new)}
+    values = {"self": json_to_cel(new.document())}
     if old is not None:
-        values["oldSelf"] = json_to_cel(old)
-    return bool(_program(rule).evaluate(values))
+        values["oldSelf"] = json_to_cel(old.document())
+    return values
+
+
+def _holds(rule: str, values: dict[str, Any]) -> bool:
+    """Whether a rule holds. One that can't be evaluated doesn't, as on the API server."""
+    from celpy.evaluation import CELEvalError
+
+    try:
+        return bool(_program(rule).evaluate(values))
+    except CELEvalError:
+        return False
 
 
 @cache

@@ -1,7 +1,9 @@
-"""The structural schema of a type: what a CustomResourceDefinition may hold (no $ref, no anyOf, no title), with its rules.
+"""The structural schema of a type: what a CustomResourceDefinition may hold (no $ref, no anyOf, no title), with its
+rules.
 
-Constraints and descriptions are pydantic's own; defaults of parts that are objects become `{}`, so that the API server
-fills them in before it evaluates a rule.
+Constraints and descriptions are pydantic's own; a part that is an object is described by its type, then by its field.
+The default of a part that is an object is written out whole: the API server tries a default against the part's rules as
+it stands, before it fills in the defaults within.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def _field_schema(alias: str, info: FieldInfo) -> Schema:
     if info.metadata:
         annotation = Annotated[(annotation, *info.metadata)]
     schema = _type_schema(annotation)
-    schema["description"] = _text(info.description)
+    schema["description"] = " ".join(filter(None, (schema.get("description"), _text(info.description))))
     extra = info.json_schema_extra
     if isinstance(extra, dict):
         schema.update({key: value for key, value in extra.items() if key in _KEPT})
@@ -74,9 +76,21 @@ def _default(info: FieldInfo) -> Any:
     if info.default_factory is not None:
         value = info.get_default(call_default_factory=True)
         if isinstance(value, ApiModel):
-            return {}
+            return _written_out(value)
         return value if value else PydanticUndefined
     return PydanticUndefined if info.default is None else info.default
+
+
+def _written_out(model: ApiModel) -> Schema:
+    """All defaults of a part; its lists and maps are empty by default, and then not there."""
+    found: Schema = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, ApiModel):
+            found[info.alias or name] = _written_out(value)
+        elif value not in (None, [], {}):
+            found[info.alias or name] = value
+    return found
 
 
 def _type_schema(annotation: Any) -> Schema:
@@ -90,8 +104,10 @@ def _type_schema(annotation: Any) -> Schema:
         members = [member for member in get_args(inner) if member is not NoneType]
         if len(members) == 1:
             return _type_schema(Annotated[(members[0], *metadata)] if metadata else members[0])
-        if set(members) == {str, int}:
-            return {"x-kubernetes-int-or-string": True}
+        parts = [_constraints(member) for member in members]
+        if {part["type"] for part in parts} == {"string", "integer"}:
+            limits = {key: value for part in parts for key, value in part.items() if key not in ("type", "format")}
+            return {"x-kubernetes-int-or-string": True, **limits}
         raise TypeError(f"a CRD has no union such as {inner}")
     if isinstance(inner, type) and issubclass(inner, ApiModel):
         return schema_of(inner)

@@ -1,8 +1,11 @@
-"""Status of both kinds: of constant size, whatever the number of prompts, steps or pods."""
+"""Status of both kinds: of constant size, whatever the number of prompts, steps or pods.
+
+Decimals are text and times are RFC 3339, as in the spec. Written by the operator alone, in one patch.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +13,12 @@ from frazil_jobs.api.base import ApiModel
 
 Phase = Literal["Suspended", "Queued", "Starting", "Running", "Restarting", "Storing", "Complete", "Failed"]
 ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+"""A time as RFC 3339: 2026-11-23T10:00:00Z."""
+Number = Annotated[str, Field(max_length=20)]
+"""A decimal as text."""
 
 
 class StatusModel(ApiModel):
@@ -22,13 +31,13 @@ class Condition(StatusModel):
     """A condition as Kubernetes has them (metav1.Condition, KEP-1623)."""
 
     type: str = Field(min_length=1, max_length=316)
-    """What it is about; see `conditions.py`."""
+    """What it is about, such as PodsReady, OutputsStored, Complete or Failed."""
     status: ConditionStatus
     """True, False or Unknown."""
     observed_generation: int | None = None
-    """Generation of the spec that it was decided for."""
-    last_transition_time: str = Field(max_length=40, json_schema_extra={"format": "date-time"})
-    """When `status` last changed."""
+    """Generation of the spec (metadata.generation) that it was decided for. A smaller one is out of date."""
+    last_transition_time: Time
+    """When `status` last changed; a new reason or message alone doesn't move it."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     """Why, in one CamelCase word."""
     message: str = Field(default="", max_length=32768)
@@ -39,18 +48,18 @@ class PromptsStatus(StatusModel):
     """What was found when the prompts were inspected."""
 
     count: int = Field(default=0, ge=0)
-    """Prompts."""
+    """Rows of the prompts. Outputs are imagesPerPrompt times as many."""
     sha256: str = Field(default="", max_length=64)
-    """Of the prompt file; a file that changes later fails its shards."""
+    """sha256 of the prompts, pinned when they were inspected. A file that changes later fails its shards."""
 
 
 class WorkersStatus(StatusModel):
-    """The pods."""
+    """The pods, by replica."""
 
     desired: int = Field(default=0, ge=0)
-    """Replicas that are wanted now."""
+    """Replicas that are wanted now: workers.replicas, or the shards that are left if fewer."""
     active: int = Field(default=0, ge=0)
-    """Replicas with pods that have not ended."""
+    """Replicas with pods that have not ended, ready or not."""
     ready: int = Field(default=0, ge=0)
     """Replicas whose pods all run and are ready."""
     selector: str = Field(default="", max_length=1024)
@@ -61,38 +70,39 @@ class ShardsStatus(StatusModel):
     """The shards, as ranges of their indices."""
 
     total: int = Field(default=0, ge=0)
-    """Shards of the job."""
+    """Shards of the job: the prompts divided by prompts.perShard, rounded up."""
     completed: str = Field(default="", max_length=4096)
-    """Those that are done: "0-22,25"."""
+    """Shards that are done, as ranges: "0-22,25". Ends with … when there are too many ranges; the count is always
+    exact."""
     failed: str = Field(default="", max_length=4096)
-    """Those that have failed for good."""
+    """Shards that have failed for good, as ranges."""
     completed_count: int = Field(default=0, ge=0)
-    """How many are done."""
+    """How many shards are done."""
     failed_count: int = Field(default=0, ge=0)
-    """How many have failed."""
+    """How many shards have failed for good."""
 
 
 class GenerationProgress(StatusModel):
     """How far the outputs are."""
 
     total: int = Field(default=0, ge=0)
-    """Outputs that the job asks for."""
+    """Outputs that the job asks for: prompts times imagesPerPrompt."""
     generated: int = Field(default=0, ge=0)
-    """Made, stored or not."""
+    """Outputs that are made, stored or not yet."""
     stored: int = Field(default=0, ge=0)
-    """Acknowledged by the store."""
+    """Outputs that the store has acknowledged. Only these are safe."""
     failed: int = Field(default=0, ge=0)
-    """Of failed shards."""
+    """Outputs of failed shards, which will not be made."""
     percent: int = Field(default=0, ge=0, le=100)
-    """Stored of total."""
+    """Stored of total, in percent, rounded down."""
     summary: str = Field(default="", max_length=64)
-    """ "1180/5000": stored of total."""
-    images_per_second: str | None = Field(default=None, max_length=20)
-    """Over all replicas, lately."""
+    """Stored of total, for people: "1180/5000"."""
+    images_per_second: Number | None = None
+    """Images a second over all replicas, of late: "3.2"."""
     estimated_remaining_seconds: int | None = Field(default=None, ge=0)
-    """At that rate."""
-    last_update_time: str | None = Field(default=None, max_length=40, json_schema_extra={"format": "date-time"})
-    """When this changed."""
+    """Seconds until the end at that rate."""
+    last_update_time: Time | None = None
+    """When this was last written, at most every few seconds."""
 
 
 class OutputsStatus(StatusModel):
@@ -105,18 +115,18 @@ class OutputsStatus(StatusModel):
     gallery: str | None = Field(default=None, max_length=2048)
     """The gallery or the training report, once it's written."""
     bytes: int = Field(default=0, ge=0)
-    """Size of all outputs."""
+    """Size of all outputs, in bytes."""
 
 
 class SchedulingStatus(StatusModel):
     """Who places the pods."""
 
     provider: str = Field(default="none", max_length=64)
-    """Gang scheduling in use: native-v1beta1, volcano, coscheduling, or none."""
+    """Gang scheduling in use: native-v1beta1 (scheduling.k8s.io), volcano, coscheduling, or none."""
     queue: str | None = Field(default=None, max_length=253)
-    """The queue that admits the job."""
+    """The LocalQueue that admits the job, if any."""
     message: str = Field(default="", max_length=1024)
-    """What it waits for."""
+    """What it waits for, in the words of queue or scheduler."""
 
 
 class ChildJob(StatusModel):
@@ -125,13 +135,13 @@ class ChildJob(StatusModel):
     name: str = Field(max_length=253)
     """Name of the batch/v1 Job."""
     attempt: int = Field(ge=0)
-    """Its attempt."""
+    """Attempt that it belongs to."""
     active: int = Field(default=0, ge=0)
-    """Pods that run."""
+    """Pods that have not ended."""
     succeeded: int = Field(default=0, ge=0)
-    """Pods that ended well."""
+    """Pods that ended with exit code 0."""
     failed: int = Field(default=0, ge=0)
-    """Pods that failed."""
+    """Pods that ended otherwise."""
 
 
 class JobStatus(StatusModel):
@@ -142,34 +152,28 @@ class JobStatus(StatusModel):
     phase: Phase | None = None
     """Summary of the conditions, for people; nothing reads it back."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
-    """What is known, by type."""
-    start_time: str | None = Field(default=None, max_length=40, json_schema_extra={"format": "date-time"})
+    """What is known, one condition a type. `kubectl wait --for=condition=Complete` waits for one."""
+    start_time: Time | None = None
     """When the pods were last wanted; cleared by suspend."""
-    completion_time: str | None = Field(default=None, max_length=40, json_schema_extra={"format": "date-time"})
+    completion_time: Time | None = None
     """When it became Complete or Failed."""
     attempt: int = Field(default=0, ge=0)
-    """The current attempt; names the children."""
+    """Number of the current attempt, from 0; part of the names of the children."""
     restarts: int = Field(default=0, ge=0)
-    """Attempts that were charged to maxRestarts."""
+    """Restarts that were charged to failurePolicy.maxRestarts. Disruptions are not among them."""
     workers: WorkersStatus = Field(default_factory=WorkersStatus)
-    """The pods."""
     outputs: OutputsStatus = Field(default_factory=OutputsStatus)
-    """Where the results are."""
     scheduling: SchedulingStatus = Field(default_factory=SchedulingStatus)
-    """Who places the pods."""
     jobs: list[ChildJob] = Field(default_factory=list, max_length=16)
-    """Children of the current attempt."""
+    """batch/v1 Jobs of the current attempt; the first 16 of them."""
 
 
 class GenerationJobStatus(JobStatus):
     """What is known of a GenerationJob."""
 
     prompts: PromptsStatus = Field(default_factory=PromptsStatus)
-    """What was found in the prompts."""
     shards: ShardsStatus = Field(default_factory=ShardsStatus)
-    """The shards."""
     progress: GenerationProgress = Field(default_factory=GenerationProgress)
-    """How far it is."""
 
 
 class TrainingProgress(StatusModel):
@@ -180,21 +184,21 @@ class TrainingProgress(StatusModel):
     total_steps: int = Field(default=0, ge=0)
     """Optimizer steps wanted."""
     summary: str = Field(default="", max_length=64)
-    """ "4200/10000"."""
-    loss: str | None = Field(default=None, max_length=20)
-    """Training loss, smoothed."""
-    throughput: str | None = Field(default=None, max_length=20)
-    """Samples a second."""
-    freeze_ratio: str | None = Field(default=None, max_length=20)
-    """Mean share of backward weight work that the plan skips."""
-    step_seconds: str | None = Field(default=None, max_length=20)
-    """Seconds a step, lately."""
-    predicted_step_seconds: str | None = Field(default=None, max_length=20)
-    """What the plan foresees."""
+    """Steps done of steps wanted, for people: "4200/10000"."""
+    loss: Number | None = None
+    """Training loss, a running mean: "0.2347"."""
+    throughput: Number | None = None
+    """Samples a second over all ranks, of late."""
+    freeze_ratio: Number | None = None
+    """Mean share, from 0 to 1, of the weight gradients that are skipped now: "0.21"."""
+    step_seconds: Number | None = None
+    """Seconds an optimizer step takes, of late."""
+    predicted_step_seconds: Number | None = None
+    """Seconds a step should take by the plan in force. Far from stepSeconds, the plan is made again."""
     estimated_remaining_seconds: int | None = Field(default=None, ge=0)
-    """At that rate."""
-    last_update_time: str | None = Field(default=None, max_length=40, json_schema_extra={"format": "date-time"})
-    """When this changed."""
+    """Seconds until the end at that rate."""
+    last_update_time: Time | None = None
+    """When this was last written, at most every few seconds."""
 
 
 class CheckpointStatus(StatusModel):
@@ -205,17 +209,15 @@ class CheckpointStatus(StatusModel):
     attempt: int = Field(default=0, ge=0)
     """The attempt that wrote it."""
     uri: str = Field(default="", max_length=2048)
-    """Where it is."""
-    time: str | None = Field(default=None, max_length=40, json_schema_extra={"format": "date-time"})
+    """Where it is: s3://bucket/prefix/…/checkpoints/…."""
+    time: Time | None = None
     """When it was committed."""
     resumed_from_step: int | None = Field(default=None, ge=0)
-    """The step that the current attempt began from."""
+    """Step of the checkpoint that the current attempt began from. Left out: it began anew."""
 
 
 class TrainingJobStatus(JobStatus):
     """What is known of a TrainingJob."""
 
     progress: TrainingProgress = Field(default_factory=TrainingProgress)
-    """How far it is."""
     checkpoint: CheckpointStatus = Field(default_factory=CheckpointStatus)
-    """The newest committed checkpoint."""

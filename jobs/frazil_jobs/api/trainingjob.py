@@ -2,47 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from frazil_jobs.api.base import API_VERSION, ApiModel, Decimal, Rule, Uri
+from frazil_jobs.api.base import API_VERSION, ApiModel, Decimal, Revision, Rule, Seconds, Uri
 from frazil_jobs.api.common import (
     MANAGED_BY,
     NAME_RULES,
-    FailurePolicy,
-    GangWorkers,
+    GangFailurePolicy,
+    ManagedBy,
     Model,
     ObjectMeta,
     Output,
     Scheduling,
     SecretRef,
+    location_rule,
 )
+from frazil_jobs.api.pipelining import Freezing, Schedule, TrainingParallelism
+from frazil_jobs.api.pods import GangWorkers
 from frazil_jobs.api.status import TrainingJobStatus
 
+__all__ = [
+    "Checkpoint",
+    "Dataset",
+    "Evaluation",
+    "Freezing",
+    "Optimizer",
+    "Schedule",
+    "Task",
+    "TrainingJob",
+    "TrainingJobSpec",
+    "TrainingOutput",
+    "TrainingParallelism",
+]
+
 Task = Literal["DiffusionTransformer", "CausalLM", "ImageClassification"]
-Schedule = Literal["GPipe", "1F1B", "Interleaved1F1B", "ZBV", "ZBH1"]
+Column = Annotated[str, Field(min_length=1, max_length=127)]
+
+
+class Columns(ApiModel):
+    """Names of the columns that the task reads: text for CausalLM, image and label for ImageClassification, image and
+    caption for DiffusionTransformer. A column that isn't there is found before any GPU is taken."""
+
+    text: Column = "text"
+    """Text to learn, as it stands."""
+    image: Column = "image"
+    """A picture: its bytes, or its path beside the file."""
+    label: Column = "label"
+    """Class of the picture, a number from 0."""
+    caption: Column = "caption"
+    """Prompt that the picture belongs to."""
 
 
 class Dataset(ApiModel):
     """What the model learns from."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "dataset is immutable: make a new job"),)
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        location_rule("uri"),
+        Rule("self == oldSelf", "dataset is immutable: make a new job"),
+    )
 
     uri: Uri
-    """hf://datasets/org/name, s3://bucket/prefix, file:///folder or pvc://claim/folder."""
+    """hf://datasets/org/name, s3://bucket/prefix, file:///folder or pvc://claim/folder; locally also a path beside the
+    job file."""
     format: Literal["Auto", "parquet", "jsonl", "webdataset", "imagefolder", "text"] = "Auto"
-    """Format of the files; by their names by default."""
-    revision: str | None = Field(default=None, max_length=255)
-    """Revision of a hub data set. Pin a commit."""
+    """Format of the files. imagefolder: pictures in folders named as their class, or with a metadata.jsonl. text: plain
+    text, cut into sequences. Auto: by their endings."""
+    revision: Revision | None = None
+    """Revision of a hub data set. Pin a commit: a resumed job must find the same rows in the same order. Left out: the
+    default branch."""
     split: str = Field(default="train", min_length=1, max_length=127)
     """Split to train on."""
-    validation_split: str | None = Field(default=None, max_length=127)
-    """Split to evaluate on; a part of the training split is set aside by default."""
+    validation_split: str | None = Field(default=None, min_length=1, max_length=127)
+    """Split to evaluate on. Left out: one row in a hundred of the training split is set aside."""
+    columns: Columns = Field(default_factory=Columns)
+    sequence_length: int | None = Field(default=None, ge=8, le=1_048_576)
+    """CausalLM: tokens of one sample. Left out: what the model allows, up to 1024."""
+    image_size: int | None = Field(default=None, ge=8, le=16_384)
+    """DiffusionTransformer and ImageClassification: pictures are scaled and cut to a square of so many pixels. Left
+    out: the model's own size."""
     secret_ref: SecretRef | None = None
-    """Secret with read credentials of the data set's source."""
+    """Secret whose key `token` holds an access token of the hub, for gated and private data sets."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Further settings of the task's reader, such as columns or sequenceLength."""
+    """Further settings of the task's reader, checked before any GPU is taken."""
 
 
 class Optimizer(ApiModel):
@@ -50,110 +93,67 @@ class Optimizer(ApiModel):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("double(self.learningRate) > 0.0", "must be greater than 0", "learningRate"),
+        Rule("self.betas.all(b, double(b) < 1.0)", "must be less than 1", "betas"),
+        Rule("double(self.ema) < 1.0", "must be less than 1", "ema"),
         Rule("self == oldSelf", "optimizer is immutable: make a new job"),
     )
 
     name: Literal["AdamW", "SGD"] = "AdamW"
     """Optimizer of torch."""
     learning_rate: Decimal = "0.0001"
-    """Peak learning rate."""
+    """Peak learning rate, reached after the warm-up. From scratch about "0.0001" to "0.001"; fine-tuning of a large
+    model about "0.000005"."""
     weight_decay: Decimal = "0.01"
-    """Decoupled weight decay."""
+    """Decoupled weight decay: each step also takes learning rate times this off a weight."""
     betas: list[Decimal] = Field(default_factory=lambda: ["0.9", "0.95"], min_length=2, max_length=2)
-    """Averages of AdamW; for SGD the first is the momentum."""
+    """Decays of AdamW's two running means, of the gradient and of its square. For SGD the first is the momentum and the
+    second isn't used."""
     schedule: Literal["Constant", "Cosine", "Linear"] = "Cosine"
-    """Learning rate after the warm-up."""
+    """Learning rate after the warm-up: as it is, or falling to 0 at `steps` along a cosine or a line. When `steps`
+    grows the curve is drawn anew."""
     warmup_steps: int = Field(default=100, ge=0, le=10_000_000)
-    """Steps of linear warm-up."""
+    """Optimizer steps over which the learning rate grows from 0 to its peak."""
     clip_norm: Decimal = "1.0"
-    """Norm of the gradient, over all ranks, above which it is scaled down. 0 turns clipping off."""
+    """Norm of the whole gradient, over all ranks, above which it is scaled down to it. "0" turns clipping off."""
     ema: Decimal = "0"
-    """Decay of an average of the weights, for the export ("0.999"). 0 keeps none."""
-
-
-class TrainingParallelism(ApiModel):
-    """How ranks share the model and the batch. pipeline times data ranks; each a GPU."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.microbatches >= self.pipeline",
-            "fewer microbatches than pipeline stages leaves stages idle",
-            "microbatches",
-        ),
-        Rule("self == oldSelf", "parallelism is immutable: make a new job"),
-    )
-
-    pipeline: int = Field(default=2, ge=1, le=64)
-    """Ranks that hold the model's stages."""
-    data: int = Field(default=1, ge=1, le=256)
-    """Replicas of the pipeline, each on its own part of the batch."""
-    schedule: Schedule = "1F1B"
-    """Order of forward and backward work. Interleaved1F1B and ZBV have two stages a rank; ZBV and ZBH1 split the backward
-    into input and weight gradients and fill bubbles with the latter."""
-    microbatches: int = Field(default=8, ge=1, le=1024)
-    """Parts of a batch that follow each other through the pipeline."""
-    partition: Literal["Uniform", "Balanced"] = "Balanced"
-    """Cut of the model into stages: the same number of blocks each, or the same measured time."""
-
-
-class Freezing(ApiModel):
-    """Which backward work is skipped. Method Timely with selection Uniform, slackPercent "0" and partition Uniform is the
-    published TimelyFreeze (arXiv 2602.05754); the defaults are Frazil's."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("double(self.maxFreezeRatio) <= 1.0", "must be between 0 and 1", "maxFreezeRatio"),
-        Rule("self == oldSelf", "freezing is immutable: make a new job"),
-    )
-
-    method: Literal["None", "APF", "AutoFreeze", "Timely"] = "Timely"
-    """None freezes nothing. APF and AutoFreeze freeze by a metric, whatever the schedule. Timely solves for what pays."""
-    selection: Literal["Uniform", "APF", "AutoFreeze", "CostAware"] = "CostAware"
-    """Which tensors fill the planned ratio: drawn by number (published), by a metric, or stratified by their cost."""
-    max_freeze_ratio: Decimal = "0.3"
-    """Largest mean ratio of a stage. Up to about 0.3 freezing is free in samples a second; the paper used 0.8."""
-    slack_percent: Decimal = "1"
-    """How much longer than the shortest step a plan may be to freeze less."""
-    warmup_steps: int | None = Field(default=None, ge=0, le=10_000_000)
-    """Steps before anything is measured; by default until the learning rate has warmed up."""
-    monitor_steps: int = Field(default=50, ge=1, le=100_000)
-    """Steps over which actions are timed."""
-    ramp_steps: int = Field(default=100, ge=0, le=10_000_000)
-    """Steps over which the ratio grows to its plan."""
-    probe: Literal["Regression", "AllFrozen"] = "Regression"
-    """How the time of a frozen action is learned: from the steps as they are, or (published) by freezing all for a while."""
-    rescale_gradients: bool = True
-    """Divide each tensor's gradient by the share of microbatches that computed it."""
+    """Decay of a running mean of the weights, such as "0.999", which is then what is evaluated and exported; usual for
+    diffusion. "0" (the default) keeps none."""
 
 
 class Checkpoint(ApiModel):
-    """When the state is stored, and what a new attempt begins from."""
+    """When the whole state (weights, optimizer, data order, freezing plan) is stored, and what a new attempt begins
+    from."""
 
     every_steps: int = Field(default=500, ge=1, le=10_000_000)
-    """Steps between checkpoints."""
+    """Optimizer steps between checkpoints. They are written beside the training; choose it so that losing as many steps
+    is cheap. Suspending stores one as well."""
     keep_last: int = Field(default=3, ge=1, le=100)
-    """Committed checkpoints that are kept."""
+    """Committed checkpoints that are kept; older ones are removed once a newer one is committed."""
     resume: Literal["Latest", "Never"] = "Latest"
-    """Latest goes on from the newest committed checkpoint of this job."""
+    """Latest (the default): a new attempt goes on from the newest committed checkpoint of this job. Never: it begins
+    anew."""
 
 
 class Evaluation(ApiModel):
     """When the validation loss is measured."""
 
     every_steps: int = Field(default=500, ge=0, le=10_000_000)
-    """Steps between evaluations; 0 for none."""
+    """Optimizer steps between evaluations; 0 for none."""
     batches: int = Field(default=16, ge=1, le=100_000)
-    """Batches of each."""
+    """Batches of each evaluation, always the same ones."""
 
 
 class TrainingOutput(Output):
     """Where checkpoints, the trained model and the report go."""
 
     report: bool = True
-    """Write a page with loss, throughput, freeze ratios and the schedule before and after."""
+    """Write index.html beside the manifest: loss, throughput, freeze ratios by stage, and the schedule before and
+    after."""
 
 
 class TrainingJobSpec(ApiModel):
-    """What is wanted of a TrainingJob."""
+    """What is wanted of a TrainingJob. `suspend`, `steps` (upwards), checkpoint, evaluation, scheduling, policies and
+    deadlines may change while it runs; what decides the weights may not."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -171,63 +171,73 @@ class TrainingJobSpec(ApiModel):
             "must be a multiple of parallelism.microbatches * parallelism.data * accumulation",
             "batchSize",
         ),
+        Rule(
+            "!has(self.dataset.sequenceLength) || self.task == 'CausalLM'",
+            "is for task CausalLM",
+            "dataset.sequenceLength",
+        ),
+        Rule(
+            "!has(self.dataset.imageSize) || self.task != 'CausalLM'",
+            "is for tasks that see pictures",
+            "dataset.imageSize",
+        ),
         Rule("self.steps >= oldSelf.steps", "may only grow", "steps"),
         Rule("self.workers == oldSelf.workers", "are immutable: make a new job", "workers"),
-        Rule("self.task == oldSelf.task", "is immutable: make a new job", "task"),
-        Rule("self.batchSize == oldSelf.batchSize", "is immutable: make a new job", "batchSize"),
-        Rule("self.accumulation == oldSelf.accumulation", "is immutable: make a new job", "accumulation"),
-        Rule("self.seed == oldSelf.seed", "is immutable: make a new job", "seed"),
-        Rule("self.managedBy == oldSelf.managedBy", "is immutable", "managedBy"),
+        *(
+            Rule(f"self.{name} == oldSelf.{name}", "is immutable: make a new job", name)
+            for name in ("task", "initialWeights", "batchSize", "accumulation", "precision", "seed", "managedBy")
+        ),
     )
 
     suspend: bool = False
-    """Stop the pods after a checkpoint; false resumes from it."""
-    managed_by: Literal["frazil.dev/operator", "kueue.x-k8s.io/multikueue"] = MANAGED_BY
-    """Controller that acts on the job."""
+    """true stores a checkpoint, then stops the pods and gives their GPUs back. false goes on from it."""
+    managed_by: ManagedBy = MANAGED_BY
+    """Controller that acts on the job: Frazil's own, or Kueue's MultiKueue, which runs it in another cluster."""
     task: Task
-    """What is trained, and by which loss."""
+    """What is trained, and by which loss. DiffusionTransformer: noise or velocity of pictures (DiT, PixArt, SD3).
+    CausalLM: the next token (Llama). ImageClassification: the class of a picture (ViT)."""
     model: Model
-    """A pretrained folder, or a config alone to begin from random weights."""
+    """For a TrainingJob: the model's config, and its weights where it was trained before."""
+    initial_weights: Literal["Pretrained", "Random"] = "Pretrained"
+    """Pretrained (the default) begins from the folder's weights, and fails where it has none. Random begins from
+    weights drawn with `seed`, and needs the config only."""
     dataset: Dataset
-    """What it learns from."""
     steps: int = Field(ge=1, le=1_000_000_000)
-    """Optimizer steps. May grow while the job runs."""
+    """Optimizer steps in all. May grow while the job runs, never shrink."""
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
-    """Samples of one optimizer step, over all ranks."""
+    """Samples of one optimizer step, over all ranks: a multiple of parallelism.microbatches * parallelism.data *
+    accumulation."""
     accumulation: int = Field(default=1, ge=1, le=1024)
-    """Pipeline batches of one optimizer step."""
+    """Pipeline batches whose gradients are summed for one optimizer step. More need no more memory."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number type of forward and backward; weights are kept in float32."""
+    """Number type of forward and backward. Weights and optimizer state are kept in float32."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    """Seed of initial weights, order of the data, and masks."""
+    """Seed of initial weights, order of the data, noise, dropout and freezing."""
     optimizer: Optimizer = Field(default_factory=Optimizer)
-    """How weights are updated."""
     parallelism: TrainingParallelism = Field(default_factory=TrainingParallelism)
-    """How ranks share the work."""
+    """By default two stages."""
     freezing: Freezing = Field(default_factory=Freezing)
-    """Which backward work is skipped."""
+    """By default as much as is free. Write {method: None} for plain training."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
-    """When the state is stored."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    """When the validation loss is measured."""
     workers: GangWorkers = Field(default_factory=GangWorkers)
-    """The pods: a gang of one size."""
+    """A TrainingJob has one replica, of one size. By default one pod of two GPUs."""
     scheduling: Scheduling = Field(default_factory=Scheduling)
-    """Queue, priority, gang."""
-    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
-    """What a failure costs."""
-    pre_running_deadline_seconds: int | None = Field(default=None, ge=1)
-    """Fail when the gang doesn't run within this time."""
-    active_deadline_seconds: int | None = Field(default=None, ge=1)
-    """Fail when it runs longer than this; counted again after a resume."""
-    ttl_seconds_after_finished: int | None = Field(default=None, ge=0)
-    """Delete the job this long after it finished. The results stay unless output.whenDeleted says otherwise."""
+    failure_policy: GangFailurePolicy = Field(default_factory=GangFailurePolicy)
+    pre_running_deadline_seconds: Seconds | None = None
+    """Fail the job when its pods are not all ready within so many seconds of being admitted. Waiting in a queue isn't
+    counted. Left out: wait for ever."""
+    active_deadline_seconds: Seconds | None = None
+    """Fail the job when it has run for so many seconds. Counted from the start, and anew after each resume; checkpoints
+    stay. Left out: no limit."""
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """Delete the job and its pods so many seconds after it finished. Results stay unless output.whenDeleted is Delete.
+    Left out: never."""
     output: TrainingOutput = Field(default_factory=TrainingOutput)
-    """Where results go."""
 
 
 class TrainingJob(ApiModel):
-    """Pipeline-parallel training that skips the backward work that does not pay."""
+    """Pipeline-parallel training that skips the backward work that does not pay, and survives the loss of any pod."""
 
     RULES: ClassVar[tuple[Rule, ...]] = NAME_RULES
 
