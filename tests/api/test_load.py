@@ -17,6 +17,7 @@ from job_cases import MINIMAL as MINIMAL_JOBS
 from job_cases import VALID, random_job, repaired
 
 from frazil_jobs.api import crd as generator
+from frazil_jobs.api.base import ApiModel, Rule
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.load import job_of, load_job
 from frazil_jobs.api.rules import violations
@@ -244,6 +245,14 @@ def test_a_change_within_a_part_that_was_not_there_is_no_transition() -> None:
         load_job(MINIMAL + "  failurePolicy: {rules: [{onExitCodes: [1], action: Count}]}"),
     )
     assert violations(after, before) == []
+
+
+def test_a_rule_that_can_not_be_evaluated_does_not_hold() -> None:
+    class Odd(ApiModel):
+        RULES = (Rule("1 / self.zero == 1", "says nothing", "zero"),)
+        zero: int = 0
+
+    assert [str(violation) for violation in violations(Odd())] == ["zero: says nothing"]
 
 
 def test_reading_a_job_loads_neither_torch_nor_a_broker_and_cel_only_when_rules_are_tried() -> None:

@@ -1,5 +1,4 @@
-"""The CustomResourceDefinitions, generated from the types: `python -m frazil_jobs.api.crd` writes or `--check`s
-them."""
+"""The CustomResourceDefinitions, generated from the types: `python -m frazil_jobs.api.crd` writes or `--check`s them."""
 
 from __future__ import annotations
 
