@@ -46,15 +46,12 @@ def split_address(what: str) -> tuple[str | None, str]:
 
 def locate(store: ObjectStore, config: StoreConfig, what: str, *, namespace: str) -> Found:
     """The results of the job that `what` names. Raises BadConfiguration when there are none, TryAgain when it's unsure."""
-    if "/" in what.strip("/"):
-        prefix = what.strip("/")
+    prefix = what.strip("/")
+    if "/" in prefix:
         manifest = manifest_at(store, prefix)
-        if manifest is None and next(iter(store.list(f"{prefix}/")), None) is None:
-            raise BadConfiguration(
-                f"there is nothing below {prefix} in {store.where}", remedy="check prefix and --store"
-            )
-        return Found(prefix, manifest)
-    stem = f"{namespace}/{what}-"
+        if manifest is not None or next(iter(store.list(f"{prefix}/")), None) is not None:
+            return Found(prefix, manifest)
+    stem = f"{namespace}/{prefix}-"
     prefixes = [f"{stem}{uid}" for uid in sorted(uids(store, config, stem))]
     if not prefixes:
         raise BadConfiguration(

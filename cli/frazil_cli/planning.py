@@ -147,7 +147,7 @@ def _outputs(job: GenerationJob, pin: PromptsPin | None, model: ModelFolder | No
         "perShard": pin.per_shard,
         "promptsSha256": pin.sha256,
         "uid": uid,
-        "prefix": naming.job_prefix(job.metadata.namespace, job.metadata.name, uid),
+        "prefix": naming.job_prefix(job, uid),
         "firstKey": naming.image_key(0, 0, output_format),
         "lastKey": naming.image_key(pin.count - 1, each - 1, output_format),
         "firstSeed": job.spec.sampling.seed,

@@ -89,7 +89,7 @@ def prepare(file: Path, *, store: StoreConfig | None, wishes: Wishes, machine: M
         file=file,
         pin=pin,
         uid=uid,
-        prefix=naming.job_prefix(job.metadata.namespace, job.metadata.name, uid),
+        prefix=naming.job_prefix(job, uid),
         machine=found,
         layout=layout_for(job, machine=found, shards=pin.shards, wishes=wishes),
     )

@@ -80,7 +80,8 @@ def as_object(prepared: Prepared, store: StoreConfig, result: Result) -> dict[st
 def next_command(prepared: Prepared, store: StoreConfig) -> str:
     """How to take the results elsewhere."""
     where = relative(store.folder) if store.is_folder else store.uri
-    parts = ["frazil fetch", prepared.job.metadata.name]
+    folder = prepared.job.spec.output.prefix
+    parts = ["frazil fetch", f"{folder}/{prepared.job.metadata.name}" if folder else prepared.job.metadata.name]
     if prepared.job.metadata.namespace != "default":
         parts += ["--namespace", prepared.job.metadata.namespace]
     if where != DEFAULT_STORE:

@@ -156,6 +156,7 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
     latents = torch.cat(parts) * vae.config.scaling_factor
     tokens = words([scene.prompt for scene in scenes], padding="max_length", max_length=TOKENS, return_tensors="pt")
     empty = words([""], padding="max_length", max_length=TOKENS, return_tensors="pt")
+    torch.manual_seed(args.seed)  # the same start whether the autoencoder was trained just now or found in `--work`
     encoder, denoiser, noise_of = text_encoder(len(words)), transformer(), scheduler()
     trained = torch.nn.ModuleList([encoder, denoiser])
     average = EMAModel(trained.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)

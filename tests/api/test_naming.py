@@ -52,5 +52,11 @@ def test_a_local_uid_changes_with_what_changes_the_pictures_and_with_nothing_els
     assert uid != local_uid(load_job(JOB), "aa", model_fingerprint="trained again")
     assert uid != local_uid(load_job(JOB + "  sampling: {seed: 1}\n"), "aa")
     assert uid != local_uid(load_job(JOB.replace("a red ring", "x") + "  output: {format: webp}\n"), "aa")
-    assert job_prefix("team", "pictures", uid) == f"team/pictures-{uid[:8]}"
-    assert job_prefix("team", "pictures", uid, prefix="ads/may") == f"team/ads/may/pictures-{uid[:8]}"
+
+
+def test_results_lie_below_the_namespace_and_the_folder_that_the_job_names() -> None:
+    job = load_job(JOB)
+    where = f"{job.metadata.namespace}/{job.metadata.name}-12345678"
+    assert job_prefix(job, "12345678-90ab-cdef") == where
+    inner = load_job(JOB + "  output: {prefix: ads/may}\n")
+    assert job_prefix(inner, "12345678-90ab-cdef") == where.replace("/", "/ads/may/", 1)

@@ -199,6 +199,15 @@ def test_a_name_means_the_newest_finished_job_and_no_longer_name(config):
     assert len(found.others) == 2
 
 
+def test_a_job_in_a_folder_of_its_own_is_named_with_the_folder(config):
+    results(config, prefix="default/ads/may/ice-00000001", count=1)
+    store = open_store(config)
+    assert locate(store, config, "ads/may/ice", namespace="default").prefix == "default/ads/may/ice-00000001"
+    assert locate(store, config, "default/ads/may/ice-00000001", namespace="x").prefix == "default/ads/may/ice-00000001"
+    with pytest.raises(BadConfiguration):
+        locate(store, config, "ads/june/ice", namespace="default")
+
+
 def test_an_address_is_a_root_and_a_prefix(tmp_path):
     assert split_address("s3://bucket/a/default/ice-0a1b2c3d") == ("s3://bucket/a", "default/ice-0a1b2c3d")
     assert split_address("s3://bucket/default/ice-0a1b2c3d/") == ("s3://bucket", "default/ice-0a1b2c3d")

@@ -81,6 +81,13 @@ def test_a_person_sees_the_grid_the_keys_and_the_bound(plan):
         assert words in ended.stdout, ended.stdout
 
 
+def test_the_outputs_lie_in_the_folder_that_the_job_names(plan):
+    code, ended = plan("--quick", "--json", **{"spec.output": {"prefix": "ads/may"}})
+    assert code == 0, ended.stderr
+    outputs = json.loads(ended.stdout)["outputs"]
+    assert outputs["prefix"] == f"default/ads/may/tiny-{outputs['uid'][:8]}"
+
+
 def test_all_problems_are_told_at_once_and_the_gravest_sets_the_code(plan, frazil):
     (frazil.folder / "bad.jsonl").write_text('{"prompt": 1}\n')
     changes = {

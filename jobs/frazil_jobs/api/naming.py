@@ -9,6 +9,7 @@ import hashlib
 import json
 
 from frazil_jobs.api.generationjob import GenerationJob, OutputFormat
+from frazil_jobs.api.trainingjob import TrainingJob
 
 MAX_PROMPTS = 1_000_000
 MAX_IMAGES_PER_PROMPT = 1024
@@ -42,13 +43,11 @@ def thumbnail_key(prompt_index: int, image_index: int) -> str:
     return f"thumbnails/{prompt_index:06d}-{image_index:02d}.webp"
 
 
-def job_prefix(namespace: str, name: str, uid: str, *, prefix: str | None = None) -> str:
-    """The prefix of a job below its destination's: `<namespace>/<name>-<uid8>`, or `<namespace>/<prefix>/<name>-<uid8>`.
-
-    `prefix` is the spec's output.prefix, whose pattern lets nothing climb out of the namespace's own.
-    """
-    folder = f"{namespace}/{prefix}" if prefix else namespace
-    return f"{folder}/{name}-{uid.replace('-', '')[:8]}"
+def job_prefix(job: GenerationJob | TrainingJob, uid: str) -> str:
+    """The prefix of a job below its destination's: `<namespace>/<name>-<uid8>`, or `<namespace>/<prefix>/<name>-<uid8>`
+    with the spec's output.prefix, whose pattern lets nothing climb out of the namespace's own."""
+    parts = (job.metadata.namespace, job.spec.output.prefix, f"{job.metadata.name}-{uid.replace('-', '')[:8]}")
+    return "/".join(part for part in parts if part)
 
 
 def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str | None = None) -> str:
