@@ -1,0 +1,112 @@
+"""What both kinds of job go through: suspended or not, begun, placed together or not."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from frazil_jobs.api import conditions as c
+from frazil_operator.build.labels import attempt_of
+from frazil_operator.build.volumes import Job
+from frazil_operator.reconcile import children as kids
+from frazil_operator.reconcile.draft import Draft
+from frazil_operator.reconcile.plan import Object
+from frazil_operator.reconcile.stopping import hold, release
+from frazil_operator.reconcile.times import text_of
+
+_STRANGER_SECONDS: Final = 5.0
+_MOST_JOBS: Final = 16
+
+
+def stay_stopped(draft: Draft, job: Job, children: list[Object]) -> bool:
+    """Follow spec.suspend; whether the job is suspended. Once its pods have gone nothing more is done or looked at."""
+    if job.spec.suspend:
+        hold(draft, job, children)
+        draft.condition(
+            c.SUSPENDED, "True", reason=c.USER_REQUESTED, message="spec.suspend is true: no pods are wanted"
+        )
+        if draft.is_true(c.PODS_READY):
+            draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message="the job is suspended")
+        draft.fields.pop("startTime", None)
+        workers = dict(draft.fields.get("workers") or {})
+        if workers:
+            counts = {"active": sum(map(kids.active, children)), "ready": sum(map(kids.ready, children))}
+            draft.fields["workers"] = {**workers, "desired": 0, **counts}
+        return True
+    if draft.is_true(c.SUSPENDED):
+        draft.condition(c.SUSPENDED, "False", reason=c.RESUMED, message="spec.suspend is false again")
+        release(draft, job, children)
+    elif not job.spec.scheduling.queue_name:
+        release(draft, job, children)  # held back by nobody: a crash between two writes, or a hand
+    return False
+
+
+def begin_work(draft: Draft, job: Job) -> None:
+    """Note when the pods were first wanted: not while a queue holds them back."""
+    if not draft.fields.get("startTime") and draft.is_true(c.QUOTA_RESERVED):
+        draft.fields["startTime"] = text_of(draft.now)
+
+
+def wait_for_strangers(draft: Draft) -> bool:
+    """Whether children of an earlier job of the same name are still on their way out: their names are needed."""
+    strangers = draft.observed.strangers
+    if strangers:
+        names = ", ".join(strangers[:3])
+        message = f"waiting for {names} of an earlier job of the same name to go"
+        draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message=message)
+        draft.again(_STRANGER_SECONDS)
+    return bool(strangers)
+
+
+def gang_condition(draft: Draft, job: Job) -> None:
+    """Say whether the pods of a replica are placed together, and by whom."""
+    wanted = job.spec.scheduling.gang
+    provider = draft.observed.gang.provider
+    in_use = provider if job.spec.workers.nodes_per_replica > 1 and wanted != "None" else "none"
+    draft.fields["scheduling"] = {
+        "provider": in_use,
+        "queue": job.spec.scheduling.queue_name,
+        "message": str((draft.fields.get("scheduling") or {}).get("message", "")),
+    }
+    if job.spec.scheduling.queue_name is None:
+        draft.fields["scheduling"].pop("queue")
+    if job.spec.workers.nodes_per_replica == 1:
+        draft.condition(c.GANG_SCHEDULED, "True", reason=c.NOT_REQUIRED, message="a replica is one pod")
+    elif wanted == "None":
+        draft.condition(c.GANG_SCHEDULED, "True", reason=c.NOT_REQUIRED, message="spec.scheduling.gang is None")
+    elif provider == "none":
+        message = "the API server serves no gang scheduling (scheduling.k8s.io PodGroup, Volcano, coscheduling): "
+        message += "waiting for one" if wanted == "Required" else "the pods are placed one by one"
+        draft.condition(c.GANG_SCHEDULED, "False", reason=c.PROVIDER_UNAVAILABLE, message=message)
+    elif (refusal := _refusal(draft)) is not None:
+        draft.condition(c.GANG_SCHEDULED, "False", reason=c.UNSCHEDULABLE, message=refusal)
+    elif any((pod.get("spec") or {}).get("nodeName") for pod in draft.observed.of("pod")):
+        draft.condition(c.GANG_SCHEDULED, "True", reason=c.SCHEDULED, message=f"placed together by {provider}")
+
+
+def _refusal(draft: Draft) -> str | None:
+    """What the scheduler says of a group that does not fit."""
+    for group in draft.observed.of("podgroup"):
+        for one in (group.get("status") or {}).get("conditions") or ():
+            if _says_no(one):
+                return str(one.get("message") or one.get("reason") or "the pods don't fit together now")
+    return None
+
+
+def _says_no(condition: dict[str, Any]) -> bool:
+    native = condition.get("type") == "PodGroupInitiallyScheduled" and condition.get("status") == "False"
+    volcano = condition.get("type") == "Unschedulable" and condition.get("status") == "True"
+    return native or volcano
+
+
+def tell_jobs(draft: Draft, children: list[Object]) -> None:
+    """List the first children."""
+    draft.fields["jobs"] = [
+        {
+            "name": child["metadata"]["name"],
+            "attempt": attempt_of(child),
+            "active": kids.active(child),
+            "succeeded": kids.succeeded(child),
+            "failed": kids.failures(child),
+        }
+        for child in children[:_MOST_JOBS]
+    ]

@@ -1,0 +1,208 @@
+"""A GenerationJob, from its object to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from frazil_jobs.api import conditions as c
+from frazil_jobs.api.generationjob import GenerationJob
+from frazil_operator.build.children import config_map, gang_job, service
+from frazil_operator.build.labels import Owner
+from frazil_operator.gang.placement import place_gang
+from frazil_operator.reconcile import children as kids
+from frazil_operator.reconcile import deadlines, gangs, inspection, outputs, progress, queue, ranges, shards
+from frazil_operator.reconcile.common import begin_work, gang_condition, stay_stopped, tell_jobs, wait_for_strangers
+from frazil_operator.reconcile.draft import Draft
+from frazil_operator.reconcile.plan import Object, Plan
+from frazil_operator.reconcile.pods import release_lost, tell_readiness
+from frazil_operator.reconcile.stopping import hold
+from frazil_operator.settings import Settings
+
+_SOON_SECONDS: Final = 1.0
+
+
+def reconcile_generation(draft: Draft, job: GenerationJob, owner: Owner, settings: Settings) -> Plan:
+    """What to do about a GenerationJob that is neither finished nor being deleted."""
+    children = [child for child in draft.observed.of("job") if not kids.deleted(child)]
+    outputs.place(draft, job, owner, settings)
+    release_lost(draft, settings)
+    if stay_stopped(draft, job, children):
+        return draft.plan(suspend=True)
+    from_child = next((pin for child in draft.observed.of("job") if (pin := kids.pin_of(child))), None)
+    pin = inspection.pinned(draft, job, owner, from_child=from_child)
+    if pin is None or wait_for_strangers(draft):
+        return draft.plan()
+    if job.spec.workers.nodes_per_replica > 1:
+        _gangs(draft, job, owner, pin, settings)
+    else:
+        _shards(draft, job, owner, pin, children, settings)
+    return draft.plan()
+
+
+def _shards(
+    draft: Draft,
+    job: GenerationJob,
+    owner: Owner,
+    pin: Mapping[str, Any],
+    children: list[Object],
+    settings: Settings,
+) -> None:
+    gang_condition(draft, job)
+    if not children:
+        if draft.observed.of("job"):  # deleted by somebody, and not gone yet
+            draft.again(_SOON_SECONDS)
+            return
+        if draft.reason_of(c.OUTPUTS_STORED) not in (c.FINALIZING, c.UPLOAD_FAILED):
+            children = [shards.make(draft, job, owner, pin, settings)]
+        else:
+            outputs.finalize(draft, job, owner, pin, failed_shards=0)
+            return
+    child = children[-1]
+    completed, failed = shards.completed_of(child), shards.failed_of(child)
+    shards.scale(draft, job, child, pin)
+    wanted = shards.parallelism(job, pin)
+    if queue.mirror(draft, job, children):
+        begin_work(draft, job)
+    left = int(pin["shards"]) - ranges.count(completed) - ranges.count(failed)
+    over = shards.judge(draft, job, child)
+    _describe(draft, job, pin, owner, completed=completed, failed=failed, wanted=max(0, min(wanted, left)))
+    draft.fields["workers"] |= {"active": kids.active(child), "ready": kids.ready(child)}
+    tell_jobs(draft, children)
+    if draft.finished:
+        hold(draft, job, children)
+        return
+    if over:
+        _all_ready(draft)
+        outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
+        return
+    tell_readiness(draft, ready=kids.ready(child) + kids.succeeded(child), wanted=min(wanted, int(pin["shards"])))
+    draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOADING, message="outputs are stored as they are made")
+    if deadlines.enforce(draft, job):
+        hold(draft, job, children)
+
+
+def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any], settings: Settings) -> None:
+    total = int(pin["shards"])
+    before = draft.fields.get("shards") or {}
+    completed, failed = str(before.get("completed", "")), str(before.get("failed", ""))
+    newest, old = gangs.current(draft)
+    for replaced in old:
+        draft.delete(replaced)
+    attempt, restarts = gangs.highest_attempt(draft), gangs.charged(draft)
+    policy = job.spec.failure_policy
+    live: dict[int, gangs.Gang] = {}
+    again: dict[int, int] = {}
+    for unit, gang in sorted((unit, gang) for unit, gang in newest.items() if unit is not None):
+        if ranges.contains(completed, unit) or ranges.contains(failed, unit):
+            if not kids.deleted(gang.job):
+                draft.delete(gang.job)  # its end is in the status
+        elif gang.done:
+            completed = ranges.add(completed, [unit])
+        elif gang.over:
+            action = gangs.verdict(gang, policy.rules)
+            if action == "FailJob":
+                draft.fail(c.BAD_CONFIGURATION, kids.told(gang.failure, "the failure policy ends the job"))
+            elif action == "FailShard" or (action == "Count" and gang.tries >= policy.retries_per_shard):
+                failed = ranges.add(failed, [unit])
+            else:
+                free = action == "Ignore"
+                restarts += 0 if free else 1
+                again[unit] = gang.tries + (0 if free else 1)
+                gangs.tell_restart(draft, gang, free=free)
+        else:
+            live[unit] = gang
+    draft.fields |= {"attempt": attempt, "restarts": restarts}
+    allowed = policy.max_failed_shards or 0
+    if not draft.finished and ranges.count(failed) > allowed:
+        problem = kids.worst_failure(draft.observed.of("pod"))
+        draft.fail(
+            c.MAX_FAILED_SHARDS,
+            f"{ranges.count(failed)} shards have failed, {allowed} may: {kids.told(problem, failed)}",
+        )
+    if not draft.finished and restarts > policy.max_restarts:
+        draft.fail(c.MAX_RESTARTS_EXCEEDED, f"{restarts} restarts were charged, {policy.max_restarts} may be")
+    children = [gang.job for gang in live.values()]
+    slots = max(0, job.spec.workers.replicas - len(live))
+    left = total - ranges.count(completed) - ranges.count(failed)
+    _describe(
+        draft, job, pin, owner, completed=completed, failed=failed, wanted=max(0, min(job.spec.workers.replicas, left))
+    )
+    nodes = job.spec.workers.nodes_per_replica
+    draft.fields["workers"] |= {
+        "active": sum(1 for gang in live.values() if kids.active(gang.job)),
+        "ready": sum(1 for gang in live.values() if kids.ready(gang.job) >= nodes),
+    }
+    tell_jobs(draft, children)
+    gang_condition(draft, job)
+    if draft.finished:
+        hold(draft, job, children)
+        return
+    if left == 0:
+        _all_ready(draft)
+        outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
+        return
+    if not newest and not completed and not failed:
+        draft.applies += [config_map(job, owner, attempt=0), service(owner, attempt=0)]
+    provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
+    waiting = job.spec.scheduling.gang == "Required" and provider == "none"
+    for unit in (
+        [] if waiting else _next_units(total, slots, taken=live, again=again, completed=completed, failed=failed)
+    ):
+        first_try = unit not in newest
+        attempt += 0 if first_try and attempt == 0 else 1
+        placement = place_gang(provider, job, owner, name=owner.child_name(attempt, unit), attempt=attempt)
+        draft.applies += placement.objects
+        draft.applies.append(
+            gang_job(
+                job,
+                owner,
+                attempt=attempt,
+                config_map=owner.child_name(0),
+                settings=settings,
+                pin=pin,
+                shard=unit,
+                tries=again.get(unit, 0),
+                restarts=restarts,
+                placement=placement,
+            )
+        )
+    draft.fields["attempt"] = attempt
+    if queue.mirror(draft, job, children):
+        begin_work(draft, job)
+    ready = sum(kids.ready(gang.job) for gang in live.values())
+    tell_readiness(draft, ready=ready, wanted=nodes * max(1, len(live)))
+    gangs.tell_running(draft)
+    draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOADING, message="outputs are stored as they are made")
+    if deadlines.enforce(draft, job):
+        hold(draft, job, children)
+
+
+def _next_units(
+    total: int, slots: int, *, taken: Mapping[int, Any], again: Mapping[int, int], completed: str, failed: str
+) -> list[int]:
+    """Shards to start now: those to be tried again first, then the next that nobody has begun."""
+    found = sorted(again)[:slots]
+    unit = 0
+    while len(found) < slots and unit < total:
+        if (
+            unit not in taken
+            and unit not in again
+            and not ranges.contains(completed, unit)
+            and not ranges.contains(failed, unit)
+        ):
+            found.append(unit)
+        unit += 1
+    return found
+
+
+def _describe(
+    draft: Draft, job: GenerationJob, pin: Mapping[str, Any], owner: Owner, *, completed: str, failed: str, wanted: int
+) -> None:
+    progress.tell(draft, job, pin, completed=completed, failed=failed)
+    draft.fields["workers"] = {"desired": wanted, "active": 0, "ready": 0, "selector": owner.selector}
+
+
+def _all_ready(draft: Draft) -> None:
+    if not draft.is_true(c.PODS_READY):
+        draft.condition(c.PODS_READY, "True", reason=c.ALL_READY, message="all pods have run")

@@ -1,0 +1,64 @@
+"""The prompts are inspected before any pod is made: only then is the number of shards known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from frazil_jobs.api import conditions as c
+from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.base.exits import TEMPFAIL
+from frazil_operator.build.labels import Owner
+from frazil_operator.reconcile.draft import Draft
+from frazil_operator.reconcile.plan import Ask
+
+_AGAIN_SECONDS: Final = 60.0
+"""The engine asks again by itself; this is for an engine that lost the question."""
+
+
+def pinned(
+    draft: Draft, job: GenerationJob, owner: Owner, *, from_child: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The pin of the prompts: the one that children were made for, or a fresh one; None while there is none yet.
+
+    A file that can't be used fails the job.
+    """
+    if from_child is not None:
+        return _good(draft, from_child)
+    reference = job.spec.prompts.config_map_ref
+    if reference is not None and draft.observed.config_map_text is None and draft.observed.inspection is None:
+        draft.read_config_map = (reference.name, reference.key)
+    answer = draft.observed.inspection
+    if answer is not None and answer.pin is not None:
+        return _good(draft, answer.pin)
+    if answer is not None and answer.exit_code not in (0, TEMPFAIL):
+        draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.INVALID_PROMPTS, message=answer.error)
+        draft.fail(c.INVALID_PROMPTS, answer.error)
+        return None
+    payload: dict[str, Any] = {"job": draft_job(job, owner)}
+    if draft.observed.config_map_text is not None:
+        payload["text"] = draft.observed.config_map_text
+    if reference is None or draft.observed.config_map_text is not None:
+        draft.asks.append(Ask("inspect", f"{owner.uid}/inspect", payload))
+    if answer is not None:
+        draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.PROMPTS_UNREACHABLE, message=answer.error)
+    draft.again(_AGAIN_SECONDS)
+    return None
+
+
+def _good(draft: Draft, pin: Mapping[str, Any]) -> dict[str, Any]:
+    count, sha256 = int(pin["count"]), str(pin["sha256"])
+    draft.fields["prompts"] = {"count": count, "sha256": sha256}
+    message = f"{count} prompts, sha256 {sha256[:12]}…"
+    draft.condition(c.PROMPTS_INSPECTED, "True", reason=c.INSPECTED, message=message)
+    return dict(pin)
+
+
+def draft_job(job: GenerationJob, owner: Owner) -> dict[str, Any]:
+    """The job as the worker Deployment is told of it: spec and identity."""
+    return {
+        "apiVersion": job.api_version,
+        "kind": job.kind,
+        "metadata": {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid},
+        "spec": job.spec.document(),
+    }

@@ -1,0 +1,84 @@
+"""The end of a job's work: asked to be recounted from the store; the manifest is what makes it Complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from frazil_jobs.api import conditions as c
+from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.api.naming import job_prefix
+from frazil_jobs.base.exits import TEMPFAIL
+from frazil_operator.build.labels import Owner
+from frazil_operator.build.volumes import Job
+from frazil_operator.reconcile.draft import Draft
+from frazil_operator.reconcile.inspection import draft_job
+from frazil_operator.reconcile.plan import Ask
+from frazil_operator.settings import Settings
+
+_AGAIN_SECONDS: Final = 60.0
+
+
+def place(draft: Draft, job: Job, owner: Owner, settings: Settings) -> None:
+    """Say where the results are going."""
+    destination = settings.destination(job.spec.output.destination)
+    if destination is not None:
+        before = draft.fields.get("outputs") or {}
+        uri = f"{destination.uri.rstrip('/')}/{job_prefix(job, owner.uid)}/"
+        draft.fields["outputs"] = {"bytes": 0, **before, "uri": uri}
+
+
+def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any], *, failed_shards: int) -> None:
+    """Ask for the recount; when it's there, decide between Complete and Failed."""
+    answer = draft.observed.finalization
+    if answer is None or (answer.error and answer.exit_code == TEMPFAIL and not answer.total):
+        payload = {
+            "job": draft_job(job, owner),
+            "uid": owner.uid,
+            "prefix": job_prefix(job, owner.uid),
+            "prompts": dict(pin),
+        }
+        draft.asks.append(Ask("finalize", f"{owner.uid}/finalize", payload))
+        draft.again(_AGAIN_SECONDS)
+        if answer is None:
+            if draft.reason_of(c.OUTPUTS_STORED) != c.UPLOAD_FAILED:
+                message = "everything is made and uploaded; it's being recounted from the store"
+                draft.condition(c.OUTPUTS_STORED, "False", reason=c.FINALIZING, message=message)
+        else:
+            draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOAD_FAILED, message=answer.error)
+        return
+    if answer.error and not answer.total:
+        draft.fail(c.BAD_CONFIGURATION, f"the results can't be finalized: {answer.error}")
+        return
+    count = f"{answer.stored} of {answer.total} outputs are stored"
+    _recount(draft, stored=answer.stored, total=answer.total)
+    if answer.error:
+        least = job.spec.success_policy.min_stored_percent
+        if failed_shards:
+            wanted = f"successPolicy.minStoredPercent asks for {least} %"
+            draft.fail(c.MAX_FAILED_SHARDS, f"{failed_shards} shards have failed: {count}, and {wanted}")
+        else:
+            draft.fail(c.OUTPUTS_LOST, f"{count}, though every shard ended well: something removed them from the store")
+        return
+    base = str(draft.fields["outputs"]["uri"])
+    draft.fields["outputs"] |= {"bytes": answer.bytes, "manifest": base + answer.manifest}
+    if answer.gallery:
+        draft.fields["outputs"]["gallery"] = base + answer.gallery
+    draft.condition(c.OUTPUTS_STORED, "True", reason=c.ALL_STORED, message=f"{count}, and the manifest is written")
+    all_there = answer.stored >= answer.total
+    draft.complete(c.SUCCEEDED if all_there else c.SUCCESS_POLICY_MET, count)
+
+
+def _recount(draft: Draft, *, stored: int, total: int) -> None:
+    progress = dict(draft.fields.get("progress") or {})
+    progress.pop("estimatedRemainingSeconds", None)
+    progress.pop("imagesPerSecond", None)
+    percent = stored * 100 // total if total else 0
+    draft.fields["progress"] = {
+        **progress,
+        "total": total,
+        "stored": stored,
+        "generated": max(stored, int(progress.get("generated", 0))),
+        "percent": percent,
+        "summary": f"{stored}/{total}",
+    }

@@ -1,0 +1,49 @@
+"""Sets of indices as Kubernetes writes them: "0-11,13"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+LONGEST: Final = 4000
+"""Characters of a set in a status."""
+MORE: Final = ",…"
+
+
+def parse(text: str) -> list[tuple[int, int]]:
+    """Ranges (first, last), ascending. What is not written (…) is left out."""
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal():
+            found.append((int(first), int(last) if last.isdecimal() else int(first)))
+    return sorted(found)
+
+
+def count(text: str) -> int:
+    """How many indices a text names."""
+    return sum(last - first + 1 for first, last in parse(text))
+
+
+def contains(text: str, index: int) -> bool:
+    """Whether a text names an index."""
+    return any(first <= index <= last for first, last in parse(text))
+
+
+def add(text: str, indices: Iterable[int]) -> str:
+    """The text of a set with more indices in it."""
+    spans = sorted([*parse(text), *((index, index) for index in indices)])
+    joined: list[list[int]] = []
+    for first, last in spans:
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1][1] = max(joined[-1][1], last)
+        else:
+            joined.append([first, last])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in joined)
+
+
+def shortened(text: str) -> str:
+    """The text, cut at a range so that a status stays small."""
+    if len(text) <= LONGEST:
+        return text
+    return text[:LONGEST].rpartition(",")[0] + MORE
