@@ -241,7 +241,12 @@ def save(
 
 
 def _half(model: torch.nn.Module) -> torch.nn.Module:
-    clone = type(model)(model.config) if isinstance(model, T5EncoderModel) else type(model).from_config(model.config)
+    if isinstance(model, T5EncoderModel):
+        clone = T5EncoderModel(model.config)
+    else:
+        # diffusers' notes on itself: where it was loaded from, and which values it may replace by their defaults.
+        notes = ("_name_or_path", "_use_default_values")
+        clone = type(model).from_config({name: value for name, value in model.config.items() if name not in notes})
     clone.load_state_dict(model.state_dict())
     return clone.half().eval()
 
