@@ -79,7 +79,7 @@ class Watch:
         if not self.redis_url:
             return found
         try:
-            relayed = read_progress(self.redis_url, self.prepared.uid)
+            relayed = read_progress(self.redis_url, self.prepared.job.metadata.namespace, self.prepared.uid)
             self.redis_down = False
         except (ConnectionError, OSError):
             relayed = []

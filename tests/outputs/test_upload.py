@@ -99,7 +99,7 @@ def test_what_is_in_the_spool_is_stored_once_and_progress_is_relayed(pod: Pod, r
     pod.check(open_store(pod.store))
 
     def all_stored() -> bool:
-        return [(one.shard, one.total, one.stored) for one in read_progress(redis_server.url, pod.name)] == [(0, 8, 8)]
+        return [(one.shard, one.total, one.stored) for one in read_progress(redis_server.url, "default", pod.name)] == [(0, 8, 8)]
 
     wait_for(all_stored, what="progress in Redis")
     assert redis_server.client().ttl(f"frazil:progress:{pod.name}") > 0

@@ -31,9 +31,18 @@ def upload_queue(pod: str) -> str:
     return f"frazil.upload.{pod}"
 
 
-def make_app(redis_url: str) -> Celery:
-    """The application on a broker. Connects when it's first used; no call waits without end."""
+def keys_of(namespace: str) -> str:
+    """What all Redis keys of a namespace's pods begin with."""
+    return f"frazil:{namespace}:"
+
+
+def make_app(redis_url: str, *, namespace: str | None = None) -> Celery:
+    """The application on a broker. Connects when it's first used; no call waits without end.
+
+    With a namespace all keys lie below its own: the pods' user of that namespace may touch no other.
+    """
     transport = {
+        **({"global_keyprefix": keys_of(namespace)} if namespace else {}),
         "visibility_timeout": VISIBILITY_SECONDS,
         "socket_timeout": _SOCKET_SECONDS,
         "socket_connect_timeout": _SOCKET_SECONDS,
@@ -57,6 +66,7 @@ def make_app(redis_url: str) -> Celery:
         task_publish_retry=False,
         task_reject_on_worker_lost=True,
         task_serializer="json",
+        worker_enable_remote_control=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_prefetch_multiplier=1,

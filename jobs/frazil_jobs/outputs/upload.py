@@ -22,7 +22,7 @@ from celery.worker import state
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError
 from frazil_jobs.outputs.celery_app import make_app, worker_of
-from frazil_jobs.outputs.relay import connect, relay_progress
+from frazil_jobs.outputs.relay import connect, redis_key, relay_progress
 from frazil_jobs.outputs.scanner import Scanner
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.outputs.tasks import UPLOAD_ENTRY, Here
@@ -77,14 +77,15 @@ def main() -> int:
     except FrazilError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    app = make_app(settings.redis_url)
+    namespace = settings.prefix.partition("/")[0]
+    app = make_app(settings.redis_url, namespace=namespace)
     client = connect(settings.redis_url)
     Here.scanner = Scanner(
         spool=spool,
         ask=lambda entry: app.send_task(
             UPLOAD_ENTRY, args=[entry], queue=settings.queue, retry=False, ignore_result=True
         ),
-        relay=lambda progress: relay_progress(client, settings.uid, progress),
+        relay=lambda progress: relay_progress(client, redis_key(namespace, settings.uid), progress),
         busy=Here.uploader.busy,
     )
     scanning = threading.Thread(target=Here.scanner.run, name="scanner", daemon=True)

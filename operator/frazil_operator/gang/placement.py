@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from frazil_operator.build.children import GangPlacement
 from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
 from frazil_operator.gang import coscheduling, native, volcano
 
+Provider = Literal["native-v1beta1", "volcano", "coscheduling", "none"]
 NONE: Final = "none"
-API_VERSIONS: Final[Mapping[str, str]] = {
+API_VERSIONS: Final[Mapping[Provider, str]] = {
     "native-v1beta1": native.API_VERSION,
     "volcano": volcano.API_VERSION,
     "coscheduling": coscheduling.API_VERSION,
@@ -24,7 +25,7 @@ _PLACE: Final[Mapping[str, Callable[..., GangPlacement]]] = {
 }
 
 
-def choose(served: frozenset[str]) -> str:
+def choose(served: frozenset[str]) -> Provider:
     """The provider to use, of API versions that serve a PodGroup; "none" when none does."""
     return next((name for name, version in API_VERSIONS.items() if version in served), NONE)
 

@@ -1,0 +1,103 @@
+"""What kopf watches: index handlers fill the state before anything is decided, event handlers say which job to look at.
+
+Nothing is persisted on any object (no annotations, no finalizers of kopf's), and handlers do nothing but take notes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import kopf
+
+from frazil_jobs.api.base import GROUP, VERSION
+from frazil_operator.build.labels import MANAGED
+from frazil_operator.engine.queue import WorkQueue
+from frazil_operator.engine.state import State
+from frazil_operator.reconcile.plan import Key
+
+KINDS: Final = {"generationjobs": "GenerationJob", "trainingjobs": "TrainingJob"}
+_DROPPED: Final = ("managedFields",)
+
+
+def register(
+    registry: kopf.OperatorRegistry,
+    *,
+    state: State,
+    queue: WorkQueue[Key],
+    seen: Any,
+    podgroups: str | None,
+    workloads: str | None,
+) -> None:
+    """Register all handlers. `podgroups` and `workloads` are the API versions to watch, where they are served.
+
+    `seen()` is called with each event: a watch that stands still for ever is found by it.
+    """
+    for plural, kind in KINDS.items():
+        _jobs(registry, plural, kind, state=state, queue=queue, seen=seen)
+    _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue, seen=seen)
+    _children(registry, "v1", "pods", "Pod", state=state, queue=queue, seen=seen)
+    if podgroups is not None:
+        _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue, seen=seen)
+    if workloads is not None:
+        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, seen=seen, labelled=False)
+
+
+def _jobs(
+    registry: kopf.OperatorRegistry, plural: str, kind: str, *, state: State, queue: WorkQueue[Key], seen: Any
+) -> None:
+    def key_of(namespace: str | None, name: str | None) -> Key:
+        return Key(kind, str(namespace), str(name))  # type: ignore[arg-type]
+
+    async def index_job(body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> dict[Any, Any]:
+        state.see_job(key_of(namespace, name), slim(body), deleted=False)
+        return {}
+
+    async def job_changed(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
+        seen()
+        if event["type"] == "DELETED":
+            state.see_job(key_of(namespace, name), slim(event["object"]), deleted=True)
+        queue.add(key_of(namespace, name))
+
+    kopf.index(GROUP, VERSION, plural, registry=registry, id=f"index-{plural}")(index_job)
+    kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"event-{plural}")(job_changed)
+
+
+def _children(
+    registry: kopf.OperatorRegistry,
+    api_version: str,
+    plural: str,
+    kind: str,
+    *,
+    state: State,
+    queue: WorkQueue[Key],
+    seen: Any,
+    labelled: bool = True,
+) -> None:
+    group, _, version = api_version.rpartition("/")
+    labels = {MANAGED: "true"} if labelled else None
+
+    def told(body: Any, *, deleted: bool) -> Key | None:
+        thing = {"apiVersion": api_version, "kind": kind, **slim(body)}
+        return state.see_child(kind, thing, deleted=deleted)
+
+    async def index_child(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+        told(body, deleted=False)
+        return {}
+
+    async def child_changed(event: kopf.RawEvent, **_: Any) -> None:
+        seen()
+        key = told(event["object"], deleted=event["type"] == "DELETED")
+        if key is not None:
+            queue.add(key)
+
+    kopf.index(group, version, plural, registry=registry, id=f"index-{plural}", labels=labels)(index_child)
+    kopf.on.event(group, version, plural, registry=registry, id=f"event-{plural}", labels=labels)(child_changed)
+
+
+def slim(body: Any) -> dict[str, Any]:
+    """A plain copy without what nobody reads and everybody carries."""
+    found = dict(body)
+    found["metadata"] = {
+        name: value for name, value in dict(found.get("metadata") or {}).items() if name not in _DROPPED
+    }
+    return found

@@ -1,0 +1,261 @@
+"""The operator as a whole: wait for the CRDs and the lease, then watch, reconcile, ask and tell, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import kopf
+import redis.asyncio
+
+from frazil_jobs.api.base import API_VERSION, GROUP
+from frazil_jobs.base import log as logs
+from frazil_jobs.base.exits import FAILED, OK, BadConfiguration
+from frazil_jobs.base.log import get_logger
+from frazil_jobs.outputs.celery_app import make_app
+from frazil_operator.engine.control import Control
+from frazil_operator.engine.handlers import register
+from frazil_operator.engine.metrics import Metrics
+from frazil_operator.engine.probes import Health, serve
+from frazil_operator.engine.progress import ProgressBoard
+from frazil_operator.engine.queue import WorkQueue
+from frazil_operator.engine.state import State
+from frazil_operator.engine.worker import Known, Worker
+from frazil_operator.gang.placement import API_VERSIONS
+from frazil_operator.kube.client import Kube, KubeError
+from frazil_operator.kube.discovery import gang_support, kueue_version
+from frazil_operator.kube.lease import Lease
+from frazil_operator.reconcile.plan import Key
+from frazil_operator.settings import Settings
+
+log = get_logger(__name__)
+_CRD_SECONDS: Final = 5.0
+_DISCOVERY_SECONDS: Final = 60.0
+_REDIS_SECONDS: Final = 5.0
+_FINAL: Final = ("Complete", "Failed")
+
+
+def redis_url(environment: dict[str, str]) -> str:
+    """FRAZIL_REDIS_URL, or what the file of FRAZIL_REDIS_URL_FILE holds. Raises BadConfiguration."""
+    if url := environment.get("FRAZIL_REDIS_URL"):
+        return url
+    path = environment.get("FRAZIL_REDIS_URL_FILE")
+    if not path:
+        raise BadConfiguration("must be set", field="FRAZIL_REDIS_URL")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise BadConfiguration(f"can't read {path}: {error.strerror}", field="FRAZIL_REDIS_URL_FILE") from None
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: Settings, *, broker: str, port: int) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._port = port
+        self._stop = asyncio.Event()
+        self._metrics = Metrics()
+        self._code = OK
+
+    async def run(self) -> int:
+        """Run until SIGTERM, SIGINT or the loss of the lease; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        settings = self._settings
+        kube = await Kube.connect(count=self._metrics.wrote)
+        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{os.getpid()}"
+        lease = Lease(
+            kube,
+            namespace=settings.lease_namespace,
+            name=settings.lease_name,
+            identity=identity,
+            seconds=settings.lease_seconds,
+        )
+        queue: WorkQueue[Key] = WorkQueue()
+        health = Health(settings.lease_seconds * 2.0, lambda: lease.renewed_at, queue)
+        runner = await serve(health, self._metrics, port=self._port)
+        try:
+            if await self._unless_stopped(self._wait_for_crds(kube)) and await self._unless_stopped(lease.acquire()):
+                health.leading = True
+                self._metrics.leader.set(1)
+                log.info("this replica acts", identity=identity)
+                await self._lead(kube, lease, queue, health)
+        finally:
+            if health.leading:
+                await lease.release()
+            await runner.cleanup()
+            await kube.close()
+        return self._code
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do the work unless told to stop first; whether it was done."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not doing.done():
+            doing.cancel()
+            return False
+        doing.result()
+        return True
+
+    async def _wait_for_crds(self, kube: Kube) -> None:
+        while True:
+            try:
+                if all([await kube.serves(API_VERSION, kind) for kind in ("GenerationJob", "TrainingJob")]):
+                    return
+                log.warning("the CRDs are not installed yet", group=GROUP)
+            except KubeError as error:
+                log.warning("the API server does not answer", error=str(error))
+            await asyncio.sleep(_CRD_SECONDS)
+
+    async def _lead(self, kube: Kube, lease: Lease, queue: WorkQueue[Key], health: Health) -> None:
+        settings, metrics, state = self._settings, self._metrics, State()
+        client = redis.asyncio.Redis.from_url(
+            self._broker, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS
+        )
+
+        def look_at(uid: str) -> None:
+            if (key := state.key_of(uid)) is not None:
+                queue.add(key)
+
+        control = Control(make_app(self._broker), client, answered=look_at, metrics=metrics)
+        board = ProgressBoard(
+            client,
+            seconds=settings.progress_seconds,
+            at_work=lambda: jobs_at_work(state),
+            changed=look_at,
+            metrics=metrics,
+        )
+        known = Known(kube, state, queue, control, board, settings, metrics, gang=await gang_support(kube))
+        podgroups = API_VERSIONS.get(known.gang.provider)
+        registry = kopf.OperatorRegistry()
+        register(
+            registry,
+            state=state,
+            queue=queue,
+            seen=lambda: None,
+            podgroups=podgroups,
+            workloads=await kueue_version(kube),
+        )
+        log.info("gang scheduling", provider=known.gang.provider)
+        watching_stop = asyncio.Event()
+        parts = {
+            "watching": self._watch(registry, watching_stop),
+            "asking": control.poll(),
+            "progress": board.run(),
+            "discovery": self._discover(known),
+            "resync": self._resync(known),
+            "lease": lease.hold(),
+            **{f"worker {number}": Worker(known).run() for number in range(settings.workers)},
+        }
+        tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            error = task.exception() if not task.cancelled() else None
+            log.error(
+                "a part of the operator has ended; the process ends with it", part=task.get_name(), error=str(error)
+            )
+            health.broken.append(task.get_name())
+            self._code = FAILED
+        watching_stop.set()
+        for task in tasks:
+            if task.get_name() != "watching":
+                task.cancel()
+        await asyncio.wait(tasks, timeout=10)
+        await client.aclose()
+
+    async def _watch(self, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.persistence.finalizer = f"{GROUP}/kopf"
+        settings.watching.server_timeout = 300
+        settings.watching.chunk_size = 500
+        settings.networking.request_timeout = 60
+        settings.networking.connect_timeout = 10
+        settings.execution.max_workers = 1
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not self._settings.namespaces,
+            namespaces=self._settings.namespaces,
+            stop_flag=stop,
+        )
+
+    async def _discover(self, known: Known) -> None:
+        """A provider that is installed, or removed, while the operator runs."""
+        while True:
+            known.metrics.gang_provider.clear()
+            known.metrics.gang_provider.labels(provider=known.gang.provider).set(1)
+            await asyncio.sleep(_DISCOVERY_SECONDS)
+            try:
+                found = await gang_support(known.kube)
+            except KubeError as error:
+                log.warning("discovery failed", error=str(error))
+                continue
+            if found != known.gang:
+                log.info("gang scheduling changed", provider=found.provider)
+                known.gang = found
+                for key in known.state.all_keys():
+                    known.queue.add(key)
+
+    async def _resync(self, known: Known) -> None:
+        """Look at every job once in a while, spread over the time, and count them."""
+        while True:
+            started = time.monotonic()
+            keys = known.state.all_keys()
+            count_jobs(known, keys)
+            pause = min(10.0, known.settings.resync_seconds / max(1, len(keys)))
+            for key in keys:
+                if known.state.job(key) is not None and phase_of(known.state, key) not in _FINAL:
+                    known.queue.add(key)
+                    await asyncio.sleep(pause)
+            rest = known.settings.resync_seconds - (time.monotonic() - started)
+            await asyncio.sleep(max(1.0, min(rest, 15.0)))
+
+
+def phase_of(state: State, key: Key) -> str:
+    """The phase that a job's status says."""
+    return str(((state.job(key) or {}).get("status") or {}).get("phase") or "")
+
+
+def count_jobs(known: Known, keys: list[Key]) -> None:
+    """Set the gauge of jobs by kind and phase."""
+    counts = Counter((key.kind, phase_of(known.state, key) or "New") for key in keys)
+    known.metrics.jobs.clear()
+    for (kind, phase), count in counts.items():
+        known.metrics.jobs.labels(kind=kind, phase=phase).set(count)
+
+
+def jobs_at_work(state: State) -> list[tuple[str, str]]:
+    """Namespace and uid of the jobs whose pods may be telling how far they are."""
+    found = []
+    for key in state.all_keys():
+        job = state.job(key)
+        if job is None or phase_of(state, key) in ("", *_FINAL, "Suspended", "Queued"):
+            continue
+        found.append((key.namespace, str(job["metadata"]["uid"])))
+    return found
+
+
+def run(settings: Settings, *, broker: str, port: int) -> int:
+    """Run the operator in this process; the exit code."""
+    logs.configure("operator")
+    return asyncio.run(_run(settings, broker=broker, port=port))
+
+
+async def _run(settings: Settings, *, broker: str, port: int) -> int:
+    return await Operator(settings, broker=broker, port=port).run()

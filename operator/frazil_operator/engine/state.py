@@ -1,0 +1,144 @@
+"""What the operator knows: jobs and children as the watches tell them, and what its own writes have answered since.
+
+A watch may be behind the operator's own writes. Each answer of the API server is kept until the watch has caught up, so that
+nothing is made or patched twice for want of patience.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from frazil_operator.build.labels import JOB_NAME, JOB_UID, KIND
+from frazil_operator.reconcile.plan import Key
+
+Body = Mapping[str, Any]
+_PATIENCE_SECONDS: Final = 30.0
+KUEUE_JOB_UID: Final = "kueue.x-k8s.io/job-uid"
+
+
+def version_of(body: Body) -> int:
+    """A resourceVersion as a number (since Kubernetes 1.35 they may be compared); 0 where it's none."""
+    text = str(body["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def newer(one: Body, other: Body) -> bool:
+    """Whether `one` is a later state of the same object."""
+    return one["metadata"].get("uid") == other["metadata"].get("uid") and version_of(one) > version_of(other)
+
+
+class State:
+    """Jobs by key, children by the uid of their job."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: dict[Key, Body] = {}
+        self._children: dict[str, dict[tuple[str, str], Body]] = defaultdict(dict)
+        self._by_name: dict[tuple[str, str, str], dict[tuple[str, str], Body]] = defaultdict(dict)
+        self._fresh_jobs: dict[Key, Body] = {}
+        self._fresh_children: dict[str, dict[tuple[str, str], tuple[float, Body]]] = defaultdict(dict)
+        self._keys: dict[str, Key] = {}
+        self._owners: dict[str, str] = {}
+
+    def see_job(self, key: Key, body: Body, *, deleted: bool) -> None:
+        """A GenerationJob or TrainingJob, as a watch tells it."""
+        if deleted:
+            old = self._jobs.pop(key, None)
+            self._fresh_jobs.pop(key, None)
+            if old is not None:
+                self._keys.pop(str(old["metadata"]["uid"]), None)
+                self._fresh_children.pop(str(old["metadata"]["uid"]), None)
+            return
+        self._jobs[key] = body
+        self._keys[str(body["metadata"]["uid"])] = key
+
+    def see_child(self, kind: str, body: Body, *, deleted: bool) -> Key | None:
+        """A child, as a watch tells it; the key of its job, if it's known."""
+        meta = body["metadata"]
+        uid = self.job_uid_of(kind, body)
+        if uid is None:
+            return None
+        name = (kind, str(meta["name"]))
+        labels = meta.get("labels") or {}
+        group = (str(labels.get(KIND)), str(meta["namespace"]), str(labels.get(JOB_NAME)))
+        if deleted:
+            self._children[uid].pop(name, None)
+            self._by_name[group].pop(name, None)
+            self._owners.pop(str(meta["uid"]), None)
+            if not self._children[uid]:
+                del self._children[uid]
+            if not self._by_name[group]:
+                del self._by_name[group]
+        else:
+            self._children[uid][name] = body
+            if kind == "Job":
+                self._by_name[group][name] = body
+                self._owners[str(meta["uid"])] = uid
+        return self._keys.get(uid) or self._namesake(group)
+
+    def job_uid_of(self, kind: str, body: Body) -> str | None:
+        """The uid of the job that a child belongs to: by its label, or (Kueue's Workload) through its Job."""
+        labels = body["metadata"].get("labels") or {}
+        if kind == "Workload":
+            return self._owners.get(str(labels.get(KUEUE_JOB_UID)))
+        found = labels.get(JOB_UID)
+        return str(found) if found else None
+
+    def wrote(self, body: Body) -> None:
+        """The API server's answer to a write: newer than what the watch has told so far."""
+        kind, meta = str(body["kind"]), body["metadata"]
+        if kind in ("GenerationJob", "TrainingJob"):
+            self._fresh_jobs[Key(kind, str(meta["namespace"]), str(meta["name"]))] = body  # type: ignore[arg-type]
+        elif (uid := self.job_uid_of(kind, body)) is not None:
+            self._fresh_children[uid][(kind, str(meta["name"]))] = (self._clock(), body)
+
+    def job(self, key: Key) -> Body | None:
+        """The newest that is known of a job; None when it's gone."""
+        seen = self._jobs.get(key)
+        if seen is None:
+            return None
+        fresh = self._fresh_jobs.get(key)
+        if fresh is None or newer(fresh, seen):
+            return fresh or seen
+        del self._fresh_jobs[key]
+        return seen
+
+    def children(self, uid: str) -> dict[str, tuple[Body, ...]]:
+        """The children of a job, by lower-case kind, by name."""
+        found = dict(self._children.get(uid, {}))
+        fresh = self._fresh_children.get(uid, {})
+        for name, (since, body) in list(fresh.items()):
+            seen = found.get(name)
+            unseen = seen is None and self._clock() - since < _PATIENCE_SECONDS
+            if unseen or (seen is not None and newer(body, seen)):
+                found[name] = body
+            else:
+                del fresh[name]
+        grouped: dict[str, list[Body]] = defaultdict(list)
+        for (kind, _), body in sorted(found.items(), key=lambda one: one[0]):
+            grouped[kind.lower()].append(body)
+        return {kind: tuple(bodies) for kind, bodies in grouped.items()}
+
+    def strangers(self, key: Key, uid: str) -> tuple[str, ...]:
+        """Jobs (batch/v1) of a job of this name that was another."""
+        group = self._by_name.get((key.kind, key.namespace, key.name), {})
+        return tuple(sorted(name for (kind, name), body in group.items() if self.job_uid_of(kind, body) != uid))
+
+    def all_keys(self) -> list[Key]:
+        """All jobs."""
+        return list(self._jobs)
+
+    def key_of(self, uid: str) -> Key | None:
+        """The job of a uid."""
+        return self._keys.get(uid)
+
+    def _namesake(self, group: tuple[str, str, str]) -> Key | None:
+        """The job that waits for a stranger's child of the same name to go."""
+        kind, namespace, name = group
+        if kind not in ("GenerationJob", "TrainingJob"):
+            return None
+        key = Key(kind, namespace, name)  # type: ignore[arg-type]
+        return key if key in self._jobs else None
