@@ -28,9 +28,10 @@ def main() -> int:
         if args.check:
             print(settings.model_dump_json(by_alias=True, indent=2))
             return 0
-        from frazil_operator.engine.operator import redis_url, run
+        from frazil_jobs.outputs.celery_app import redis_url_of
+        from frazil_operator.engine.operator import run
 
-        return run(settings, broker=redis_url(dict(os.environ)), port=args.port)
+        return run(settings, broker=redis_url_of(os.environ), port=args.port)
     except FrazilError as error:
         print(error, file=sys.stderr)
         return error.exit_code

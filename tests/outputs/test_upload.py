@@ -16,7 +16,7 @@ from servers import RealRedis, RealS3, wait_for
 
 from frazil_jobs.base import parent
 from frazil_jobs.outputs.progress import ShardProgress
-from frazil_jobs.outputs.relay import read_progress
+from frazil_jobs.outputs.relay import read_progress, redis_key
 from frazil_jobs.outputs.scanner import read_status
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.stores import ObjectStore, StoreConfig, open_store
@@ -99,10 +99,12 @@ def test_what_is_in_the_spool_is_stored_once_and_progress_is_relayed(pod: Pod, r
     pod.check(open_store(pod.store))
 
     def all_stored() -> bool:
-        return [(one.shard, one.total, one.stored) for one in read_progress(redis_server.url, "default", pod.name)] == [(0, 8, 8)]
+        return [(one.shard, one.total, one.stored) for one in read_progress(redis_server.url, "default", pod.name)] == [
+            (0, 8, 8)
+        ]
 
     wait_for(all_stored, what="progress in Redis")
-    assert redis_server.client().ttl(f"frazil:progress:{pod.name}") > 0
+    assert redis_server.client().ttl(redis_key("default", pod.name)) > 0
     assert pod.process is not None
     pod.process.send_signal(signal.SIGTERM)
     assert pod.process.wait(60) == 0

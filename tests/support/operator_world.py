@@ -86,7 +86,7 @@ class World:
     finalization: Finalization | None = None
     removal: Removal | None = None
     progress: tuple[dict[str, Any], ...] | None = None
-    gang: GangSupport = GangSupport()
+    gang: GangSupport = field(default_factory=GangSupport)
     config_map_text: str | None = None
     strangers: tuple[str, ...] = ()
     events: list[Any] = field(default_factory=list)

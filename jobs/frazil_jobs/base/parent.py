@@ -30,11 +30,14 @@ def _request_signal(number: int) -> None:
 
 
 def die_with_parent(*, signal_number: int = signal.SIGKILL) -> None:
-    """End this process when its parent ends. Call it first thing in `main`, from the main thread.
+    """End this process when the one that called `start` for it ends. Call it first thing in `main`, from the main thread.
 
-    The signal is lost if the parent died before this call, so its id, which `start` hands over, is compared too.
+    The signal is lost if the parent died before this call, so its id, which `start` hands over, is compared too. A process
+    that was started otherwise (in a container, by hand) has nobody to end with.
     """
-    expected = int(os.environ.get(PARENT_VARIABLE, "0")) or os.getppid()
+    expected = int(os.environ.get(PARENT_VARIABLE, "0"))
+    if not expected:
+        return
     _request_signal(signal_number)
     if os.getppid() != expected:
         os.kill(os.getpid(), signal_number)

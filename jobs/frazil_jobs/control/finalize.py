@@ -22,8 +22,18 @@ from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import iter_rows
 from frazil_jobs.inputs.rows import PromptsPin
 from frazil_jobs.outputs.gallery import GalleryWriter, Heading
-from frazil_jobs.outputs.manifest import MANIFEST_KEY, ExpectedOutput, JobFacts, ManifestWriter, Output, recount
+from frazil_jobs.outputs.manifest import (
+    MANIFEST_KEY,
+    ExpectedOutput,
+    JobFacts,
+    ManifestWriter,
+    Output,
+    TooLittleStored,
+    recount,
+)
 from frazil_jobs.stores import ObjectStore
+
+__all__ = ["CHANGES", "FinalizeRequest", "Finalized", "TooLittleStored", "expected_outputs", "finalize"]
 
 CHANGES = {
     "Exact": "nothing is changed: guidance branches are evaluated in full, on a rank each or one after the other",

@@ -40,6 +40,8 @@ class Access:
     """Where the pod mounts the ConfigMap key with the prompts."""
     local_files: bool = True
     """False in a process that works for others: it reads no path of its own machine for them."""
+    readable: tuple[str, ...] | None = None
+    """s3:// prefixes that may be read, of a process whose credentials open more than the job's; None: all."""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, *, local_files: bool = True) -> Access:
@@ -71,6 +73,12 @@ class Access:
         location = locations.parse(uri, base_dir=base_dir, field=field)
         if isinstance(location, locations.Claim):
             return locations.resolve_claim(location, root=self.claims_root, field=field)
+        if isinstance(location, locations.Bucket) and not self._may_read(location):
+            raise BadConfiguration(
+                f"{uri} may not be read from this namespace",
+                field=field,
+                remedy=f"put it below {' or '.join(self.readable or ('nothing',))}",
+            )
         if isinstance(location, locations.Local) and not self.local_files:
             raise BadConfiguration(
                 f"{uri} is a path, and a cluster has no such machine",
@@ -78,6 +86,10 @@ class Access:
                 remedy="give s3://, hf:// or pvc://",
             )
         return location
+
+    def _may_read(self, location: locations.Bucket) -> bool:
+        where = f"s3://{location.bucket}/{location.key}"
+        return self.readable is None or any(where.startswith(prefix) for prefix in self.readable)
 
 
 @contextmanager

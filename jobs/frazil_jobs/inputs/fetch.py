@@ -25,7 +25,7 @@ from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.load import load_job
 from frazil_jobs.base import log
 from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError, TryAgain, exit_code_of
-from frazil_jobs.base.parent import PARENT_VARIABLE, die_with_parent
+from frazil_jobs.base.parent import die_with_parent
 from frazil_jobs.inputs import classes
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.models import resolve_lora, resolve_model
@@ -170,8 +170,7 @@ def _stop(_number: int, _frame: object) -> None:
 
 def main() -> int:
     """The process: everything from the environment, the exit code for who started it."""
-    if PARENT_VARIABLE in os.environ:
-        die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGTERM, _stop)
     log.configure("fetch", shards=os.environ.get("FRAZIL_SHARDS", "all"))
     logger = log.get_logger()

@@ -6,10 +6,14 @@ is a truth. Workers run threads, so that they end at once with their process.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery
 from celery.apps.worker import Worker
+
+from frazil_jobs.base.exits import BadConfiguration
 
 CONTROL_QUEUE: Final = "frazil.control"
 """Tasks on whole jobs: inspect, finalize."""
@@ -29,6 +33,19 @@ class QuietWorker(Worker):  # type: ignore[misc]
 def upload_queue(pod: str) -> str:
     """The queue of one pod."""
     return f"frazil.upload.{pod}"
+
+
+def redis_url_of(environment: Mapping[str, str]) -> str:
+    """FRAZIL_REDIS_URL, or what the file of FRAZIL_REDIS_URL_FILE holds. Raises BadConfiguration."""
+    if url := environment.get("FRAZIL_REDIS_URL"):
+        return url
+    path = environment.get("FRAZIL_REDIS_URL_FILE")
+    if not path:
+        raise BadConfiguration("must be set", field="FRAZIL_REDIS_URL")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise BadConfiguration(f"can't read {path}: {error.strerror}", field="FRAZIL_REDIS_URL_FILE") from None
 
 
 def keys_of(namespace: str) -> str:

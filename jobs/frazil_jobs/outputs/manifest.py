@@ -146,6 +146,15 @@ def _batched(values: Iterable[ExpectedOutput], size: int) -> Iterator[tuple[Expe
         yield batch
 
 
+class TooLittleStored(TryAgain):
+    """The store holds fewer outputs of a job than its success policy asks."""
+
+    def __init__(self, message: str, *, stored: int, total: int) -> None:
+        super().__init__(message, remedy="run the job again: only what is missing is made")
+        self.stored = stored
+        self.total = total
+
+
 class ManifestWriter:
     """Counts rows, then takes the stored ones, writes full parts as they come, and the manifest at the end."""
 
@@ -177,12 +186,13 @@ class ManifestWriter:
             self._rows = self._rows[ROWS_A_PART:]
 
     def check(self) -> None:
-        """Raise TryAgain when too little is stored."""
+        """Raise TooLittleStored."""
         if self.stored < self._facts.min_stored:
             first = ", ".join(self._missing[:_NAMED_MISSING])
-            raise TryAgain(
+            raise TooLittleStored(
                 f"{self.missing} of {self._facts.total} outputs are not stored, among them {first}",
-                remedy="run the job again: only what is missing is made",
+                stored=self.stored,
+                total=self._facts.total,
             )
 
     def write(self, *, gallery: str | None) -> Manifest:

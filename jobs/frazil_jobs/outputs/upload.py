@@ -21,7 +21,7 @@ from celery.worker import state
 
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError
-from frazil_jobs.outputs.celery_app import make_app, worker_of
+from frazil_jobs.outputs.celery_app import make_app, redis_url_of, worker_of
 from frazil_jobs.outputs.relay import connect, redis_key, relay_progress
 from frazil_jobs.outputs.scanner import Scanner
 from frazil_jobs.outputs.spool import Spool
@@ -50,7 +50,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Raises BadConfiguration naming what is missing."""
-        names = ("FRAZIL_SPOOL", "FRAZIL_QUEUE", "FRAZIL_REDIS_URL", "FRAZIL_STORE", "FRAZIL_PREFIX", "FRAZIL_JOB_UID")
+        names = ("FRAZIL_SPOOL", "FRAZIL_QUEUE", "FRAZIL_STORE", "FRAZIL_PREFIX", "FRAZIL_JOB_UID")
         missing = [name for name in names if not env.get(name)]
         store = StoreConfig.from_env(env)
         if missing or store is None:
@@ -58,7 +58,7 @@ class Settings:
         return cls(
             spool=Path(env["FRAZIL_SPOOL"]),
             queue=env["FRAZIL_QUEUE"],
-            redis_url=env["FRAZIL_REDIS_URL"],
+            redis_url=redis_url_of(env),
             store=store,
             prefix=env["FRAZIL_PREFIX"],
             uid=env["FRAZIL_JOB_UID"],

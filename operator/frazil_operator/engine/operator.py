@@ -9,7 +9,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final
 
 import kopf
@@ -17,7 +16,7 @@ import redis.asyncio
 
 from frazil_jobs.api.base import API_VERSION, GROUP
 from frazil_jobs.base import log as logs
-from frazil_jobs.base.exits import FAILED, OK, BadConfiguration
+from frazil_jobs.base.exits import FAILED, OK
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.outputs.celery_app import make_app
 from frazil_operator.engine.control import Control
@@ -40,19 +39,6 @@ _CRD_SECONDS: Final = 5.0
 _DISCOVERY_SECONDS: Final = 60.0
 _REDIS_SECONDS: Final = 5.0
 _FINAL: Final = ("Complete", "Failed")
-
-
-def redis_url(environment: dict[str, str]) -> str:
-    """FRAZIL_REDIS_URL, or what the file of FRAZIL_REDIS_URL_FILE holds. Raises BadConfiguration."""
-    if url := environment.get("FRAZIL_REDIS_URL"):
-        return url
-    path = environment.get("FRAZIL_REDIS_URL_FILE")
-    if not path:
-        raise BadConfiguration("must be set", field="FRAZIL_REDIS_URL")
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise BadConfiguration(f"can't read {path}: {error.strerror}", field="FRAZIL_REDIS_URL_FILE") from None
 
 
 class Operator:

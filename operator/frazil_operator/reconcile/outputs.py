@@ -8,7 +8,7 @@ from typing import Any, Final
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.naming import job_prefix
-from frazil_jobs.base.exits import TEMPFAIL
+from frazil_jobs.base.exits import DATAERR, TEMPFAIL
 from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile.draft import Draft
@@ -31,12 +31,17 @@ def place(draft: Draft, job: Job, owner: Owner, settings: Settings) -> None:
 def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any], *, failed_shards: int) -> None:
     """Ask for the recount; when it's there, decide between Complete and Failed."""
     answer = draft.observed.finalization
+    reference = job.spec.prompts.config_map_ref
+    text = draft.observed.config_map_text
+    if reference is not None and text is None and answer is None:
+        draft.read_config_map = (reference.name, reference.key)
     if answer is None or (answer.error and answer.exit_code == TEMPFAIL and not answer.total):
         payload = {
             "job": draft_job(job, owner),
             "uid": owner.uid,
             "prefix": job_prefix(job, owner.uid),
             "prompts": dict(pin),
+            **({"text": text} if text is not None else {}),
         }
         draft.asks.append(Ask("finalize", f"{owner.uid}/finalize", payload))
         draft.again(_AGAIN_SECONDS)
@@ -48,7 +53,8 @@ def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, A
             draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOAD_FAILED, message=answer.error)
         return
     if answer.error and not answer.total:
-        draft.fail(c.BAD_CONFIGURATION, f"the results can't be finalized: {answer.error}")
+        reason = c.PROMPTS_CHANGED if answer.exit_code == DATAERR else c.BAD_CONFIGURATION
+        draft.fail(reason, f"the results can't be finalized: {answer.error}")
         return
     count = f"{answer.stored} of {answer.total} outputs are stored"
     _recount(draft, stored=answer.stored, total=answer.total)

@@ -1,0 +1,1 @@
+"""The Helm chart's values: their types, from which values.schema.json is made."""
