@@ -6,12 +6,14 @@ is a truth. Workers run threads, so that they end at once with their process.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery
 from celery.apps.worker import Worker
+from celery.platforms import SecurityWarning
 
 from frazil_jobs.base.exits import BadConfiguration
 
@@ -66,6 +68,7 @@ def make_app(redis_url: str, *, namespace: str | None = None) -> Celery:
         "socket_keepalive": True,
         "max_retries": 1,
     }
+    warnings.simplefilter("ignore", SecurityWarning)  # a container's user without a name is taken for root
     app = Celery("frazil", broker=redis_url, backend=redis_url, set_as_current=True)
     app.Worker = QuietWorker
     app.conf.update(

@@ -32,6 +32,7 @@ def register(
 
     `seen()` is called with each event: a watch that stands still for ever is found by it.
     """
+    kopf.on.login(registry=registry, id="login")(login)
     for plural, kind in KINDS.items():
         _jobs(registry, plural, kind, state=state, queue=queue, seen=seen)
     _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue, seen=seen)
@@ -40,6 +41,11 @@ def register(
         _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue, seen=seen)
     if workloads is not None:
         _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, seen=seen, labelled=False)
+
+
+async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """The pod's service account, or the kubeconfig of a person."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
 def _jobs(

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import kopf
 import redis.asyncio
+from kopf._core.engines.peering import Identity
 
 from frazil_jobs.api.base import API_VERSION, GROUP
 from frazil_jobs.base import log as logs
 from frazil_jobs.base.exits import FAILED, OK
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.outputs.celery_app import make_app
+from frazil_operator.build.labels import MANAGER
 from frazil_operator.engine.control import Control
 from frazil_operator.engine.handlers import register
 from frazil_operator.engine.metrics import Metrics
@@ -179,6 +181,7 @@ class Operator:
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,
             stop_flag=stop,
+            identity=Identity(MANAGER),  # else it asks who the user is, and a container's may have no name
         )
 
     async def _discover(self, known: Known) -> None:

@@ -77,7 +77,7 @@ class Cluster:
         for number in range(nodes):
             self.gpus(gpus, node=f"node-{number}")
         if checkout is not None:
-            environment.make(self.state / "environment", checkout=checkout)
+            environment.make(self.state / "environment", checkout=checkout, programs=[self.bin / "minio"])
         say(f"up: {nodes} node(s) in {time.monotonic() - started:.0f} s; KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
@@ -182,7 +182,7 @@ class Cluster:
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects."""
-        text = "\n---\n".join(json.dumps(thing) for thing in objects)
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any]:

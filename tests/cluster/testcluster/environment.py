@@ -10,30 +10,34 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
+LIBRARY = f"lib/python{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
 ROOMS = ("jobs/frazil_jobs", "operator/frazil_operator", "cli/frazil_cli")
 MOUNT = "/opt/frazil"
 
 
-def make(target: Path, *, checkout: Path) -> Path:
+def make(target: Path, *, checkout: Path, programs: Sequence[Path] = ()) -> Path:
     """Make or refresh the folder; only our own code is copied again."""
-    base, library = Path(sys.base_prefix).resolve(), f"lib/python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = target / library / "site-packages"
+    base = Path(sys.base_prefix).resolve()
+    packages = target / LIBRARY / "site-packages"
     stamp = target / ".made-from"
     said = _stamp(checkout)
     if not stamp.exists() or stamp.read_text() != said:
         shutil.rmtree(target, ignore_errors=True)
         (target / "bin").mkdir(parents=True)
         _copy(Path(sys.executable).resolve(), target / PYTHON)
-        _copy(base / library, target / library)
+        _copy(base / LIBRARY, target / LIBRARY)
         for shared in base.glob("lib/libpython*"):
             _copy(shared, target / "lib" / shared.name)
         shutil.rmtree(packages, ignore_errors=True)
         _copy(Path(sysconfig.get_paths()["purelib"]), packages)
         for editable in packages.glob("*frazil*.pth"):
             editable.unlink()
+        for program in programs:
+            _copy(program, target / "bin" / program.name)
         stamp.write_text(said)
     for room in ROOMS:
         place = packages / Path(room).name

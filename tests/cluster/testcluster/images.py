@@ -10,9 +10,10 @@ from pathlib import Path
 
 from testcluster import pins
 from testcluster.binaries import CannotBuild, cache, locked, say
+from testcluster.environment import MOUNT
 from testcluster.node import PAUSE
 
-BASE = "frazil.test/base:bookworm"
+BASE = "frazil.test/base:2"
 _PAUSE_SOURCE = """
 #include <signal.h>
 #include <sys/wait.h>
@@ -63,7 +64,7 @@ def pause() -> Path:
 
 def base() -> Path:
     """The archive of the base image: Debian with Python and certificates. Also in buildah's own storage, to build on."""
-    target = archives() / f"base-{pins.DEBIAN}.tar"
+    target = archives() / f"{BASE.rpartition('/')[2].replace(':', '-')}.tar"
     with locked(archives() / "lock"):
         if not target.exists():
             say("making a base image from Debian (once)")
@@ -80,7 +81,7 @@ def base() -> Path:
             shutil.rmtree(rootfs / "var/cache/apt", ignore_errors=True)
             container = buildah("from", "scratch")
             buildah("add", container, rootfs, "/")
-            buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", "--env", "LANG=C.UTF-8", container)
+            buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", "--env", "LANG=C.UTF-8", "--env", f"LD_LIBRARY_PATH={MOUNT}/lib", container)
             _archive(container, BASE, target)
             shutil.rmtree(rootfs, ignore_errors=True)
     return target

@@ -1,0 +1,114 @@
+{{- /* Names. */ -}}
+{{- define "frazil.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "frazil.labels" -}}
+app.kubernetes.io/name: frazil
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "frazil.selector" -}}
+app.kubernetes.io/name: frazil
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- /* A secret that is made once and then stays: what the Secret holds already, or what this render has drawn. */ -}}
+{{- define "frazil.secret" -}}
+{{- $root := .root -}}
+{{- if not (hasKey $root.Values "_drawn") -}}
+{{- $_ := set $root.Values "_drawn" dict -}}
+{{- $held := lookup "v1" "Secret" $root.Release.Namespace (printf "%s-credentials" (include "frazil.name" $root)) -}}
+{{- $_ := set $root.Values "_held" (dig "data" dict ($held | default dict)) -}}
+{{- end -}}
+{{- if not (hasKey $root.Values._drawn .key) -}}
+{{- $value := randAlphaNum 32 -}}
+{{- if hasKey $root.Values._held .key -}}{{- $value = index $root.Values._held .key | b64dec -}}{{- end -}}
+{{- $_ := set $root.Values._drawn .key $value -}}
+{{- end -}}
+{{- index $root.Values._drawn .key -}}
+{{- end }}
+
+{{- define "frazil.redisHost" -}}
+{{ include "frazil.name" . }}-redis.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- define "frazil.redisControlUrl" -}}
+{{- if .Values.redis.enabled -}}
+redis://control:{{ include "frazil.secret" (dict "root" . "key" "redis-control") }}@{{ include "frazil.redisHost" . }}:6379/0
+{{- else -}}
+{{ required "redis.externalUrl is needed with redis.enabled: false" .Values.redis.externalUrl }}
+{{- end -}}
+{{- end }}
+
+{{- define "frazil.minioEndpoint" -}}
+http://{{ include "frazil.name" . }}-minio.{{ .Release.Namespace }}.svc:9000
+{{- end }}
+
+{{- define "frazil.endpoint" -}}
+{{- if .destination.endpoint -}}
+{{ .destination.endpoint }}
+{{- else -}}
+{{- if not .root.Values.minio.enabled }}{{ fail (printf "destinations: %s has no endpoint, and minio.enabled is false" .destination.name) }}{{ end -}}
+{{ include "frazil.minioEndpoint" .root }}
+{{- end -}}
+{{- end }}
+
+{{- /* Whether a destination serves a namespace: "true" or nothing. */ -}}
+{{- define "frazil.serves" -}}
+{{- $all := .destination.namespaces | default (list "*") -}}
+{{- if or (has "*" $all) (has .namespace $all) }}true{{ end -}}
+{{- end }}
+
+{{- define "frazil.podSecurity" -}}
+runAsNonRoot: true
+{{- with .Values.runAsUser | default 65532 }}
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+{{- end }}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "frazil.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "frazil.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- end }}
+
+{{- define "frazil.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: [{{ range $index, $name := . }}{{ if $index }}, {{ end }}{name: {{ $name }}}{{ end }}]
+{{- end }}
+{{- end }}
+
+{{- define "frazil.python" -}}
+{{- if .Values.environmentClaim }}{{ .Values.environmentClaim.python }}{{ else }}python{{ end -}}
+{{- end }}
+
+{{- define "frazil.environmentMount" -}}
+{{- with .Values.environmentClaim }}
+- {name: environment, mountPath: {{ .mountPath }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "frazil.environmentVolume" -}}
+{{- with .Values.environmentClaim }}
+- name: environment
+  persistentVolumeClaim: {claimName: {{ .claimName }}, readOnly: true}
+{{- end }}
+{{- end }}
