@@ -81,7 +81,16 @@ def base() -> Path:
             shutil.rmtree(rootfs / "var/cache/apt", ignore_errors=True)
             container = buildah("from", "scratch")
             buildah("add", container, rootfs, "/")
-            buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", "--env", "LANG=C.UTF-8", "--env", f"LD_LIBRARY_PATH={MOUNT}/lib", container)
+            buildah(
+                "config",
+                "--env",
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                "--env",
+                "LANG=C.UTF-8",
+                "--env",
+                f"LD_LIBRARY_PATH={MOUNT}/lib",
+                container,
+            )
             _archive(container, BASE, target)
             shutil.rmtree(rootfs, ignore_errors=True)
     return target

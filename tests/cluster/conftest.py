@@ -1,0 +1,96 @@
+"""The cluster for the tests of a session: ours, brought up when it isn't there, or one that KUBECONFIG names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from testcluster import binaries
+from testcluster.cluster import Cluster
+from testcluster.frazil import CHECKOUT, Installation, values
+from testcluster.tenant import Tenant
+
+KEEP = "FRAZIL_KEEP_CLUSTER"
+TENANTS = ("team-a", "team-b")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this folder needs the cluster, and patience for its start."""
+    for item in items:
+        if "tests/cluster/" in str(item.path):
+            item.add_marker(pytest.mark.cluster)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(900))
+
+
+def reason_not_to() -> str | None:
+    """Why a cluster can't run here; None when it can."""
+    if os.geteuid() != 0:
+        return "a cluster needs root (containers, network)"
+    if shutil.which("kubectl") is None:
+        return "there is no kubectl on the PATH"
+    if any(not (binaries.folder() / name).exists() for name in ("kubernetes", "helm", "minio", "coredns")):
+        return "the cluster's programs are not built: run `make cluster-build` (needs Go 1.26)"
+    try:
+        binaries.require_debian_packages()
+    except binaries.CannotBuild as error:
+        return str(error)
+    probe = ["ip", "link", "add", "frazil-probe", "type", "bridge"]
+    if subprocess.run(probe, capture_output=True, timeout=30).returncode:
+        return "this machine lets nobody make a network bridge (CAP_NET_ADMIN)"
+    subprocess.run(["ip", "link", "delete", "frazil-probe"], capture_output=True, timeout=30)
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=30).returncode:
+        return "this machine lets nobody make a mount namespace (CAP_SYS_ADMIN)"
+    return None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real Kubernetes of one node with 4 GPUs that aren't there."""
+    if reason := reason_not_to():
+        pytest.skip(reason)
+    found = Cluster()
+    was_up = found.is_up()
+    try:
+        found.up(gpus=4, checkout=CHECKOUT)
+    except (TimeoutError, binaries.CannotBuild) as error:
+        pytest.fail(f"the cluster does not come up: {error}\n{found.logs(lines=25)}")
+    yield found
+    if not was_up and not os.environ.get(KEEP):
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster) -> Installation:
+    """Frazil, installed by Helm for two tenants."""
+    found = Installation(cluster)
+    found.install(values(*TENANTS))
+    return found
+
+
+@pytest.fixture(scope="session")
+def tenant(installation: Installation) -> Tenant:
+    """The first tenant."""
+    return Tenant(installation, TENANTS[0])
+
+
+@pytest.fixture(scope="session")
+def neighbour(installation: Installation) -> Tenant:
+    """The other tenant."""
+    return Tenant(installation, TENANTS[1])
+
+
+@pytest.fixture(scope="session")
+def reference(tenant: Tenant, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The images of the tenant's job as `frazil run` makes them on two ranks of a thread each: name and sha256."""
+    from frazil_command import Frazil
+
+    frazil = Frazil(tmp_path_factory.mktemp("reference"))
+    frazil.env = tenant.config("read").to_env() | {"FRAZIL_STORE": ""}
+    job = frazil.write_job(tenant.job("reference"))
+    ended = frazil("run", job, "--store", frazil.store, "--ranks", "2", "--threads", "1", "--json")
+    assert ended.returncode == 0, ended.stderr + frazil.logs()
+    return frazil.stored()
