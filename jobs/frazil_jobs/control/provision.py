@@ -7,7 +7,6 @@ FRAZIL_MINIO_ENDPOINT, FRAZIL_MINIO_ROOT_USER, FRAZIL_MINIO_ROOT_PASSWORD, FRAZI
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
