@@ -4,11 +4,12 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+TESTCLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m testcluster
 
-.PHONY: help setup demo test test-all check generated lock clean
+.PHONY: help setup demo test test-all check generated lock clean cluster cluster-down cluster-build
 
 help: ## Show this help.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## Make .venv with everything (a few minutes the first time, seconds after).
 	@.ci/setup
@@ -16,11 +17,20 @@ setup: ## Make .venv with everything (a few minutes the first time, seconds afte
 demo: setup ## Generate a batch with the small model on 2 ranks, exactly, and leave a gallery.
 	@$(BIN)/frazil run examples/shapes/job.yaml --store frazil-results
 
-test: setup check ## The checks and the quick tests.
-	@$(BIN)/pytest -m 'not slow and not cluster' $(ARGS)
+test: setup check cluster-build ## The checks and the quick tests, also those on a real Kubernetes where it can run here.
+	@$(BIN)/pytest -m 'not slow' $(ARGS)
 
-test-all: setup check ## Every test, the slow ones too.
+test-all: setup check cluster-build ## Every test, the slow ones too.
 	@$(BIN)/pytest $(ARGS)
+
+cluster: setup ## A real Kubernetes on this machine with Frazil installed, to try things on (needs root; Go the first time).
+	@$(TESTCLUSTER) install
+
+cluster-down: setup ## End it, and leave nothing.
+	@$(TESTCLUSTER) down
+
+cluster-build: setup ## Build its programs (about 17 minutes the first time, then kept).
+	@$(TESTCLUSTER) build
 
 check: setup ## Style, types, layers, and that generated files are fresh.
 	@$(BIN)/ruff check .
@@ -29,10 +39,12 @@ check: setup ## Style, types, layers, and that generated files are fresh.
 	$(BIN)/lint-imports
 	$(BIN)/python -m frazil_jobs.api.crd --check
 	$(BIN)/python -m frazil_jobs.api.docs --check
+	$(BIN)/python -m frazil_operator.chart.schema --check
 
-generated: setup ## Make the generated files again: CRDs and the API reference.
+generated: setup ## Make the generated files again: CRDs, the API reference, the schema of the chart's values.
 	@$(BIN)/python -m frazil_jobs.api.crd
 	$(BIN)/python -m frazil_jobs.api.docs
+	$(BIN)/python -m frazil_operator.chart.schema
 
 lock: setup ## Choose the newest versions that pyproject.toml allows, into requirements.lock.
 	@{ echo '# Pins of every package of every extra. Made by `make lock`; installed by .ci/setup.'

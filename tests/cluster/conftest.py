@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from testcluster import binaries
 from testcluster.cluster import Cluster
-from testcluster.frazil import CHECKOUT, Installation, values
+from testcluster.frazil import CHECKOUT, TENANTS, Installation, values
+from testcluster.machine import reason_not_to
 from testcluster.tenant import Tenant
 
 KEEP = "FRAZIL_KEEP_CLUSTER"
-TENANTS = ("team-a", "team-b")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,27 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(900))
-
-
-def reason_not_to() -> str | None:
-    """Why a cluster can't run here; None when it can."""
-    if os.geteuid() != 0:
-        return "a cluster needs root (containers, network)"
-    if shutil.which("kubectl") is None:
-        return "there is no kubectl on the PATH"
-    if any(not (binaries.folder() / name).exists() for name in ("kubernetes", "helm", "minio", "coredns")):
-        return "the cluster's programs are not built: run `make cluster-build` (needs Go 1.26)"
-    try:
-        binaries.require_debian_packages()
-    except binaries.CannotBuild as error:
-        return str(error)
-    probe = ["ip", "link", "add", "frazil-probe", "type", "bridge"]
-    if subprocess.run(probe, capture_output=True, timeout=30).returncode:
-        return "this machine lets nobody make a network bridge (CAP_NET_ADMIN)"
-    subprocess.run(["ip", "link", "delete", "frazil-probe"], capture_output=True, timeout=30)
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=30).returncode:
-        return "this machine lets nobody make a mount namespace (CAP_SYS_ADMIN)"
-    return None
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +44,9 @@ def cluster() -> Iterator[Cluster]:
 def installation(cluster: Cluster) -> Installation:
     """Frazil, installed by Helm for two tenants."""
     found = Installation(cluster)
+    for namespace in TENANTS:  # a cluster that was kept has the jobs of the last time
+        kinds = "generationjobs,trainingjobs"
+        cluster.kubectl("delete", kinds, "--all", "-n", namespace, "--timeout=60s", check=False)
     found.install(values(*TENANTS))
     return found
 

@@ -1,4 +1,7 @@
-"""`python -m testcluster up|down|status|logs|build`: a real Kubernetes on this machine."""
+"""`python -m testcluster build|up|install|down|status|logs|plane`: a real Kubernetes on this machine, with Frazil on it.
+
+`plane` is a control plane without nodes, for `frazil bench operator`: it serves until it's told to stop.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from testcluster import binaries
+from testcluster import binaries, plane
 from testcluster.cluster import Cluster, default_state
-
-CHECKOUT = Path(__file__).resolve().parents[3]
+from testcluster.frazil import CHECKOUT, TENANTS, Installation, values
+from testcluster.machine import reason_not_to
 
 
 def main() -> int:
     """Do what was asked; the exit code."""
     parser = argparse.ArgumentParser(prog="testcluster", description=__doc__)
-    parser.add_argument("command", choices=["build", "up", "down", "status", "logs"])
+    parser.add_argument("command", choices=["build", "up", "install", "down", "status", "logs", "plane"])
     parser.add_argument("--state", type=Path, default=default_state(), help="folder of the cluster (%(default)s)")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=4, help="GPUs that each node pretends to have")
@@ -23,10 +26,22 @@ def main() -> int:
     cluster = Cluster(args.state)
     try:
         if args.command == "build":
+            if reason := reason_not_to():
+                print(f"no cluster here: {reason}; tests that need one are skipped")
+                return 0
             print(binaries.build())
-        elif args.command == "up":
+        elif args.command in ("up", "install"):
+            if reason := reason_not_to():
+                print(f"no cluster here: {reason}", file=sys.stderr)
+                return 1
             cluster.up(nodes=args.nodes, gpus=args.gpus, checkout=CHECKOUT)
+            if args.command == "install":
+                Installation(cluster).install(values(*TENANTS))
+                print(f"Frazil is installed. Jobs can run in the namespaces {' and '.join(TENANTS)}:")
+                print(f"export PATH={cluster.bin}:$PWD/.venv/bin:$PATH")
             print(f"export KUBECONFIG={cluster.kubeconfig}")
+        elif args.command == "plane":
+            plane.serve(args.state)
         elif args.command == "down":
             cluster.down()
         elif args.command == "logs":

@@ -16,6 +16,7 @@ from pathlib import Path
 from testcluster import pins
 
 STRIPPED = "-s -w"
+PROGRAMS = ("helm", "kubernetes", "coredns", "minio", "kwok")
 
 
 class CannotBuild(Exception):
@@ -43,8 +44,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def build(*names: str) -> Path:
-    """Make the named programs (kubernetes, helm, minio, coredns, kwok), those that are missing; their folder."""
-    wanted = names or ("helm", "kubernetes", "coredns", "minio", "kwok")
+    """Make the named programs (of PROGRAMS; by default all), those that are missing; their folder."""
+    wanted = names or PROGRAMS
     target = folder()
     missing = [name for name in wanted if not (target / name).exists()]
     if not missing:

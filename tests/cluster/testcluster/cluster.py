@@ -163,7 +163,7 @@ class Cluster:
         self, *arguments: str | Path, stdin: str | None = None, check: bool = True, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl against this cluster."""
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *map(str, arguments)]
+        command = [str(self.bin / "kubectl"), "--kubeconfig", str(self.kubeconfig), *map(str, arguments)]
         ended = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds)
         if check and ended.returncode:
             raise KubectlFailed(f"{' '.join(map(str, arguments))}: {ended.stderr.strip()}")

@@ -23,11 +23,17 @@ class ControlPlane:
     state: Path
     bin: Path
     port: int = 6443
+    etcd_port: int = 23790
 
     @property
     def processes(self) -> Processes:
         """Its processes."""
         return Processes(self.state)
+
+    @property
+    def etcd(self) -> str:
+        """Where etcd answers."""
+        return f"http://127.0.0.1:{self.etcd_port}"
 
     @property
     def pki(self) -> Path:
@@ -44,16 +50,17 @@ class ControlPlane:
         pki.make(self.pki, address=ADDRESS, service=FIRST_SERVICE)
         pki.kubeconfig(self.pki, self.kubeconfig, server=f"https://127.0.0.1:{self.port}")
         etcd, run = self.state / "etcd", self.processes
+        peers = f"http://127.0.0.1:{self.etcd_port + 10}"
         run.start(
             "etcd",
             [
                 self.bin / "etcd",
                 f"--data-dir={etcd}",
-                "--listen-client-urls=http://127.0.0.1:23790",
-                "--advertise-client-urls=http://127.0.0.1:23790",
-                "--listen-peer-urls=http://127.0.0.1:23800",
-                "--initial-advertise-peer-urls=http://127.0.0.1:23800",
-                "--initial-cluster=default=http://127.0.0.1:23800",
+                f"--listen-client-urls={self.etcd}",
+                f"--advertise-client-urls={self.etcd}",
+                f"--listen-peer-urls={peers}",
+                f"--initial-advertise-peer-urls={peers}",
+                f"--initial-cluster=default={peers}",
                 "--unsafe-no-fsync",
                 "--log-level=warn",
             ],
@@ -62,6 +69,7 @@ class ControlPlane:
         common = [
             f"--kubeconfig={self.kubeconfig}",
             "--leader-elect=false",
+            "--secure-port=0",
             GATES,
             "--kube-api-qps=300",
             "--kube-api-burst=600",
@@ -88,7 +96,7 @@ class ControlPlane:
             "kube-apiserver",
             [
                 self.bin / "kube-apiserver",
-                "--etcd-servers=http://127.0.0.1:23790",
+                f"--etcd-servers={self.etcd}",
                 f"--secure-port={self.port}",
                 f"--advertise-address={ADDRESS}",
                 f"--service-cluster-ip-range={SERVICE_NETWORK}",

@@ -17,6 +17,7 @@ from testcluster.images import BASE
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 CHART = CHECKOUT / "charts"
+TENANTS = ("team-a", "team-b")
 _PACKAGES = f"{environment.MOUNT}/{environment.LIBRARY}/site-packages"
 
 

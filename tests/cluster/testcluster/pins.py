@@ -21,6 +21,7 @@ KUBERNETES_PARTS: Final = (
     "kube-scheduler",
     "kubelet",
     "kube-proxy",
+    "kubectl",
 )
 TOOLS: Final = {
     "helm": f"helm.sh/helm/v4/cmd/helm@{HELM}",

@@ -1,5 +1,5 @@
-// Kubernetes for the tests: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and kube-proxy in one
-// binary, which chooses by the name that it's called by. One link of six programs takes a fraction of six links' time.
+// Kubernetes for the tests: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl in
+// one binary, which chooses by the name that it's called by. One link of six programs takes a fraction of six links' time.
 package main
 
 import (
@@ -14,6 +14,8 @@ import (
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -34,9 +36,15 @@ func main() {
 		etcdmain.Main(os.Args)
 		return
 	}
+	if name == "kubectl" {
+		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
+			kubectlutil.CheckErr(err)
+		}
+		return
+	}
 	command, known := commands[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "call this as etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet or kube-proxy, not as %q\n", name)
+		fmt.Fprintf(os.Stderr, "call this as etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy or kubectl, not as %q\n", name)
 		os.Exit(64)
 	}
 	os.Exit(cli.Run(command()))
