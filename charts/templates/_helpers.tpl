@@ -46,6 +46,14 @@ redis://control:{{ include "frazil.secret" (dict "root" . "key" "redis-control")
 {{- end -}}
 {{- end }}
 
+{{- /* Helm fills in no defaults within a list: the destinations with theirs, as JSON. */ -}}
+{{- define "frazil.destinations" -}}
+{{- $found := list -}}
+{{- $default := dict "name" "default" "bucket" "frazil" "prefix" "results" "endpoint" "" "publicEndpoint" "" "region" "" "existingSecret" "" "customCa" false "namespaces" (list "*") "inputs" list -}}
+{{- range .Values.destinations }}{{ $found = append $found (merge (deepCopy .) $default) }}{{ end -}}
+{{- toJson $found -}}
+{{- end }}
+
 {{- define "frazil.minioEndpoint" -}}
 http://{{ include "frazil.name" . }}-minio.{{ .Release.Namespace }}.svc:9000
 {{- end }}
@@ -111,4 +119,34 @@ imagePullSecrets: [{{ range $index, $name := . }}{{ if $index }}, {{ end }}{name
 - name: environment
   persistentVolumeClaim: {claimName: {{ .claimName }}, readOnly: true}
 {{- end }}
+{{- end }}
+
+{{- /* What a pod of the control plane opens the broker and every store with. */ -}}
+{{- define "frazil.workerMounts" -}}
+- {name: config, mountPath: /frazil/config, readOnly: true}
+- {name: control, mountPath: /frazil/control, readOnly: true}
+{{- range (include "frazil.destinations" . | fromJsonArray) }}
+- {name: store-{{ .name }}, mountPath: /frazil/stores/{{ .name }}, readOnly: true}
+{{- end }}
+- {name: tmp, mountPath: /tmp}
+{{- include "frazil.environmentMount" . }}
+{{- end }}
+
+{{- define "frazil.workerVolumes" -}}
+{{- $name := include "frazil.name" . -}}
+- name: config
+  configMap: {name: {{ $name }}-worker}
+- name: control
+  secret: {secretName: {{ $name }}-control}
+{{- range (include "frazil.destinations" . | fromJsonArray) }}
+- name: store-{{ .name }}
+  secret:
+    {{- if .endpoint }}
+    secretName: {{ required (printf "destinations: %s has an endpoint and needs existingSecret" .name) .existingSecret }}
+    {{- else }}
+    secretName: {{ $name }}-store-{{ .name }}
+    {{- end }}
+{{- end }}
+- {name: tmp, emptyDir: {}}
+{{- include "frazil.environmentVolume" . }}
 {{- end }}

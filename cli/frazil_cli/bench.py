@@ -67,6 +67,46 @@ def exact(
     out.print(f"[bold]{result['ratio_to_bound']:.3f}[/] of the bound {result['bound']:.2f}x; {result['reading']}")
 
 
+@app.command("operator")
+def operator(
+    jobs: Annotated[int, typer.Option(min=1, help="GenerationJobs of one pod each.")] = 1000,
+    kills: Annotated[int, typer.Option(min=0, help="How often the operator is killed (-9) in the second run.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that the operator reconciles at once.")] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a wait is given up.")] = 3600.0,
+    logs: Annotated[Path | None, typer.Option(help="Keep the logs of all processes in this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The operator alone, under load: a real API server, with nodes and pods that kwok pretends.
+
+    Runs the jobs twice. In peace: all are applied, held in Running while the operator, started anew, looks at each of them
+    ten times more (nothing may be written), and let go. Then with the operator killed again and again: both must end alike.
+    Writes to the API server are those that the operator counts itself; Events and its Lease are counted apart.
+
+    The control plane is that of KUBECONFIG (with `kwok` on the PATH), or one that a checkout of Frazil starts for this.
+
+    Examples:
+
+    - `frazil bench operator --jobs 1000 --json`
+    - `frazil bench operator --jobs 10000 --kills 0`
+    """
+    from frazil_cli.bench_operator.measure import Load, measure
+
+    console = Console(stderr=True)
+    load = Load(jobs=jobs, workers=workers, kills=kills, seconds=timeout, logs=logs)
+    with console.status("starting a control plane") as status:
+        result = measure(load, status.update)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    table = Table(title=f"The operator with {jobs} jobs", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in result.items():
+        if isinstance(value, int | float):
+            table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
+    Console().print(table)
+
+
 def _table(result: dict[str, object]) -> Table:
     table = Table(title=f"Exact split of guidance: {result['denoiser']}", title_justify="left")
     table.add_column("figure")

@@ -19,8 +19,7 @@ from frazil_cli.components import control_queue_of
 from frazil_cli.errors import ComponentFailed
 from frazil_cli.prepare import Prepared
 from frazil_jobs.base.exits import FAILED, TEMPFAIL
-from frazil_jobs.control.tasks import FINALIZE
-from frazil_jobs.outputs.celery_app import make_app
+from frazil_jobs.outputs.celery_app import FINALIZE, make_app
 from frazil_jobs.stores import StoreConfig, StoreUnreachable, open_store
 
 AGAIN_SECONDS = 30.0

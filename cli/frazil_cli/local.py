@@ -156,6 +156,12 @@ class Supervisor:
         life = self._lives.get(name)
         return life is not None and life.process is not None
 
+    def pid(self, name: str) -> int:
+        """The process that runs now."""
+        process = self._lives[name].process
+        assert process is not None, f"{name} does not run"
+        return process.pid
+
     def outcome(self, name: str) -> Finished | GivenUp | None:
         """How it ended; None while it runs or will be started again."""
         life = self._lives.get(name)

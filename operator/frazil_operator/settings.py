@@ -125,12 +125,12 @@ class Settings(ApiModel):
     """From SIGTERM to SIGKILL: the image in hand is finished or dropped, and the spool drained."""
     progress_seconds: float = Field(default=5.0, ge=0.1, le=600)
     """Least time between two looks at progress, for all jobs together."""
-    resync_seconds: float = Field(default=300.0, ge=1, le=86_400)
+    resync_seconds: float = Field(default=300.0, ge=0.1, le=86_400)
     """How often every job is looked at again, whatever was heard."""
     node_lost_seconds: int = Field(default=300, ge=5, le=86_400)
     """How long a pod's node may be unreachable before the pod is evicted, and then how long it may take to end before it's
     deleted by force."""
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=8, ge=1, le=64)
     """Jobs that are reconciled at once."""
 
     def destination(self, name: str) -> Destination | None:

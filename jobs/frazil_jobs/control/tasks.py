@@ -22,11 +22,9 @@ from frazil_jobs.control.finalize import FinalizeRequest, TooLittleStored, final
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import inspect_prompts
 from frazil_jobs.inputs.rows import PromptsPin
+from frazil_jobs.outputs.celery_app import DELETE_OUTPUTS, FINALIZE, INSPECT
 from frazil_jobs.stores import open_store
 
-INSPECT: Final = "frazil.inspect"
-FINALIZE: Final = "frazil.finalize"
-DELETE_OUTPUTS: Final = "frazil.delete_outputs"
 BASE_VARIABLE: Final = "FRAZIL_JOB_FOLDER"
 """Set only where jobs may name files of this machine: the folder of the job file of a local run."""
 _BATCH: Final = 1000

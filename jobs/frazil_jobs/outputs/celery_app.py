@@ -18,7 +18,10 @@ from celery.platforms import SecurityWarning
 from frazil_jobs.base.exits import BadConfiguration
 
 CONTROL_QUEUE: Final = "frazil.control"
-"""Tasks on whole jobs: inspect, finalize."""
+"""Tasks on whole jobs: the three below."""
+INSPECT: Final = "frazil.inspect"
+FINALIZE: Final = "frazil.finalize"
+DELETE_OUTPUTS: Final = "frazil.delete_outputs"
 VISIBILITY_SECONDS: Final = 6 * 3600
 """Longer than the longest upload: Redis hands a message that isn't acknowledged by then to another worker."""
 RESULT_SECONDS: Final = 3600

@@ -52,7 +52,7 @@ class OperatorValues(Placement):
     """One acts, the others stand by for its Lease."""
     lease_seconds: int = Field(default=15, ge=3, le=600)
     """After so long without a sign of life another replica takes over."""
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=8, ge=1, le=64)
     """Jobs that are reconciled at once."""
     progress_seconds: float = Field(default=5.0, ge=0.1, le=600)
     """Least time between two writes of a job's progress."""

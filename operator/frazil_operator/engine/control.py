@@ -18,7 +18,7 @@ from celery import Celery
 
 from frazil_jobs.base.exits import TEMPFAIL
 from frazil_jobs.base.log import get_logger
-from frazil_jobs.outputs.celery_app import CONTROL_QUEUE
+from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, DELETE_OUTPUTS, FINALIZE, INSPECT
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.reconcile.plan import Ask, Finalization, Inspection, Removal
 
@@ -29,7 +29,7 @@ LOST_SECONDS: Final[dict[str, float]] = {"inspect": 300.0, "finalize": 900.0, "d
 AGAIN_SECONDS: Final = 15.0
 """After an answer that says "try again" (75)."""
 _MARK: Final = "frazil:asked:"
-_TASKS: Final = {"inspect": "frazil.inspect", "finalize": "frazil.finalize", "delete_outputs": "frazil.delete_outputs"}
+_TASKS: Final = {"inspect": INSPECT, "finalize": FINALIZE, "delete_outputs": DELETE_OUTPUTS}
 Answer = Inspection | Finalization | Removal
 
 

@@ -23,6 +23,12 @@ class Metrics:
         self.waited_seconds = Histogram(
             "frazil_queue_wait_seconds", "From being added to being worked on.", buckets=buckets, registry=self.registry
         )
+        self.event_to_write_seconds = Histogram(
+            "frazil_event_to_write_seconds",
+            "From the event that a job was looked at for to the end of the writes that came of it.",
+            buckets=(*buckets, 60, 120, 300),
+            registry=self.registry,
+        )
         self.queue_depth = Gauge("frazil_queue_depth", "Jobs that wait to be reconciled.", registry=self.registry)
         self.writes = Counter(
             "frazil_api_writes", "Writes to the API server.", ["verb", "resource"], registry=self.registry

@@ -152,6 +152,9 @@ class Operator:
         done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:
             error = task.exception() if not task.cancelled() else None
+            if task.get_name() == "watching" and error is None:
+                log.info("told to stop")  # kopf hears SIGTERM in our place
+                continue
             log.error(
                 "a part of the operator has ended; the process ends with it", part=task.get_name(), error=str(error)
             )
@@ -207,13 +210,13 @@ class Operator:
             started = time.monotonic()
             keys = known.state.all_keys()
             count_jobs(known, keys)
-            pause = min(10.0, known.settings.resync_seconds / max(1, len(keys)))
+            pause = min(10.0, 0.8 * known.settings.resync_seconds / max(1, len(keys)))
             for key in keys:
                 if known.state.job(key) is not None and phase_of(known.state, key) not in _FINAL:
                     known.queue.add(key)
                     await asyncio.sleep(pause)
             rest = known.settings.resync_seconds - (time.monotonic() - started)
-            await asyncio.sleep(max(1.0, min(rest, 15.0)))
+            await asyncio.sleep(max(0.05, min(rest, 15.0)))
 
 
 def phase_of(state: State, key: Key) -> str:

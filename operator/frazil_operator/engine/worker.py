@@ -62,6 +62,8 @@ class Worker:
 
     def __init__(self, known: Known) -> None:
         self._known = known
+        self._wrote_at: float | None = None
+        """When the last write of the reconcile in hand was answered (monotonic)."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -69,7 +71,7 @@ class Worker:
         while True:
             key, added_at = await known.queue.get()
             known.metrics.waited_seconds.observe(max(0.0, time.monotonic() - added_at))
-            started = time.perf_counter()
+            started, self._wrote_at = time.perf_counter(), None
             structlog.contextvars.bind_contextvars(job=key.name, namespace=key.namespace, kind=key.kind)
             try:
                 result = await self._once(key)
@@ -77,6 +79,8 @@ class Worker:
                 known.queue.done(key)
                 structlog.contextvars.unbind_contextvars("job", "namespace", "kind", "attempt")
             known.metrics.reconciles.labels(result=result).inc()
+            if self._wrote_at is not None:
+                known.metrics.event_to_write_seconds.observe(self._wrote_at - added_at)
             known.metrics.reconcile_seconds.observe(time.perf_counter() - started)
             known.metrics.queue_depth.set(len(known.queue))
 
@@ -165,6 +169,8 @@ class Worker:
             await self._finalizers(key, job, plan.finalizers)
             job = known.state.job(key) or job
         written = plan.status is not None and await self._status(key, job, plan)
+        if written or plan.delete or plan.patch or plan.apply or plan.finalizers is not None:
+            self._wrote_at = time.monotonic()
         if written:
             await asyncio.gather(*(self._post(key, job, event) for event in plan.events))
         if plan.delete_job:

@@ -14,7 +14,14 @@ from frazil_operator.reconcile.plan import Ask, Deletion, Event, Object, Observe
 from frazil_operator.reconcile.times import text_of, time_of
 
 _COUNTS: Final = frozenset({"progress", "workers", "jobs", "shards"})
-_QUIET: Final = frozenset({(c.OUTPUTS_STORED, c.UPLOADING), (c.CHECKPOINT_STORED, c.UPLOADING)})
+_QUIET: Final = frozenset(
+    {
+        (c.OUTPUTS_STORED, c.UPLOADING),
+        (c.CHECKPOINT_STORED, c.UPLOADING),
+        (c.QUOTA_RESERVED, c.NO_QUEUE),
+        (c.GANG_SCHEDULED, c.NOT_REQUIRED),
+    }
+)
 """Transitions that no Event tells of: they would come with every job and say nothing."""
 _WARNINGS: Final = frozenset(
     {
@@ -52,6 +59,8 @@ class Draft:
     finalizers: tuple[str, ...] | None = None
     least_seconds: float = 0.0
     """Between two writes that only count pods and outputs."""
+    silent: bool = False
+    """Nothing is worth a write of the status yet."""
     _again: float | None = None
 
     @classmethod
@@ -150,7 +159,9 @@ class Draft:
         )
 
     def _worth_writing(self, status: dict[str, Any]) -> dict[str, Any] | None:
-        """The status; None when only counts have changed and the last count is fresh: then it's written a little later."""
+        """The status, if it's worth a write. One that only counts anew while the last count is fresh is written later."""
+        if self.silent:
+            return None
         before = dict(self.observed.job.get("status") or {})
         counted = time_of((before.get("progress") or {}).get("lastUpdateTime"))
         if counted is None or status == before or _without_counts(status) != _without_counts(before):

@@ -11,7 +11,10 @@ from frazil_jobs.base.exits import TEMPFAIL
 from frazil_operator.build.labels import Owner
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Ask
+from frazil_operator.reconcile.times import time_of
 
+_SILENT_SECONDS: Final = 10.0
+"""For so long a new job may have no status at all."""
 _AGAIN_SECONDS: Final = 60.0
 """The engine asks again by itself; this is for an engine that lost the question."""
 
@@ -40,10 +43,21 @@ def pinned(
         payload["text"] = draft.observed.config_map_text
     if reference is None or draft.observed.config_map_text is not None:
         draft.asks.append(Ask("inspect", f"{owner.uid}/inspect", payload))
+    draft.again(_AGAIN_SECONDS)
     if answer is not None:
         draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.PROMPTS_UNREACHABLE, message=answer.error)
-    draft.again(_AGAIN_SECONDS)
+    elif not draft.observed.job.get("status"):
+        _say_nothing_at_first(draft)
     return None
+
+
+def _say_nothing_at_first(draft: Draft) -> None:
+    """The answer comes within a second as a rule, and then one write tells all."""
+    created = time_of(draft.observed.job["metadata"].get("creationTimestamp"))
+    left = _SILENT_SECONDS - (draft.now - created).total_seconds() if created is not None else 0.0
+    if left > 0:
+        draft.silent = True
+        draft.again(left)
 
 
 def _good(draft: Draft, pin: Mapping[str, Any]) -> dict[str, Any]:

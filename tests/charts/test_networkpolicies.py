@@ -1,0 +1,159 @@
+"""Which connections the chart's NetworkPolicies let pass, by a table. No plugin is asked: the policies are read."""
+
+from __future__ import annotations
+
+import pytest
+from networkpolicies import Peer, matches, passes
+
+SYSTEM = "frazil-system"
+
+
+def part(component: str) -> Peer:
+    labels = {"app.kubernetes.io/name": "frazil", "app.kubernetes.io/instance": "frazil"}
+    return Peer(component, SYSTEM, {**labels, "app.kubernetes.io/component": component})
+
+
+def rank(namespace: str, job: str = "one") -> Peer:
+    return Peer(f"rank of {job}", namespace, {"frazil.dev/managed": "true", "frazil.dev/job-uid": job})
+
+
+def outside(address: str) -> Peer:
+    return Peer(address, address=address)
+
+
+OPERATOR, WORKER, REDIS, MINIO = part("operator"), part("worker"), part("redis"), part("minio")
+PROVISION, TEST = part("provision"), part("test")
+STRANGER = Peer("a pod of somebody else", "team-a", {"app": "web"})
+DNS = Peer("CoreDNS", "kube-system", {"k8s-app": "kube-dns"})
+API = outside("10.96.0.1")
+HUB = outside("203.0.113.7")
+METADATA = outside("169.254.169.254")
+PROMETHEUS = Peer("Prometheus", "monitoring", {"app": "prometheus"})
+
+VALUES = {
+    "tenants": ["team-a", "team-b"],
+    "destinations": [
+        {"name": "default"},
+        {"name": "far", "endpoint": "https://s3.example.com:9443", "existingSecret": "far"},
+    ],
+    "networkPolicy": {
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    },
+}
+PASS = [
+    (OPERATOR, DNS, 53, "UDP"),
+    (OPERATOR, DNS, 53, "TCP"),
+    (OPERATOR, API, 443, "TCP"),
+    (OPERATOR, API, 6443, "TCP"),
+    (OPERATOR, REDIS, 6379, "TCP"),
+    (WORKER, REDIS, 6379, "TCP"),
+    (WORKER, MINIO, 9000, "TCP"),
+    (WORKER, DNS, 53, "UDP"),
+    (WORKER, HUB, 443, "TCP"),
+    (WORKER, HUB, 9443, "TCP"),
+    (PROVISION, MINIO, 9000, "TCP"),
+    (TEST, OPERATOR, 8080, "TCP"),
+    (TEST, REDIS, 6379, "TCP"),
+    (TEST, MINIO, 9000, "TCP"),
+    (PROMETHEUS, OPERATOR, 8080, "TCP"),
+    (rank("team-a"), rank("team-a"), 29500, "TCP"),
+    (rank("team-a"), REDIS, 6379, "TCP"),
+    (rank("team-b"), MINIO, 9000, "TCP"),
+    (rank("team-a"), DNS, 53, "UDP"),
+    (rank("team-a"), HUB, 443, "TCP"),
+    (rank("team-a"), HUB, 9443, "TCP"),
+]
+STOP = [
+    (STRANGER, REDIS, 6379, "TCP"),
+    (STRANGER, MINIO, 9000, "TCP"),
+    (STRANGER, OPERATOR, 8080, "TCP"),
+    (STRANGER, WORKER, 8080, "TCP"),
+    (STRANGER, rank("team-a"), 29500, "TCP"),
+    (PROMETHEUS, REDIS, 6379, "TCP"),
+    (PROMETHEUS, MINIO, 9000, "TCP"),
+    (rank("team-a"), rank("team-b"), 29500, "TCP"),
+    (rank("elsewhere"), REDIS, 6379, "TCP"),
+    (rank("elsewhere"), MINIO, 9000, "TCP"),
+    (rank("team-a"), API, 443, "TCP"),
+    (rank("team-a"), API, 6443, "TCP"),
+    (rank("team-a"), METADATA, 80, "TCP"),
+    (rank("team-a"), METADATA, 443, "TCP"),
+    (rank("team-a"), outside("192.168.1.20"), 443, "TCP"),
+    (rank("team-a"), outside("fd00::1"), 443, "TCP"),
+    (rank("team-a"), HUB, 80, "TCP"),
+    (rank("team-a"), HUB, 22, "TCP"),
+    (rank("team-a"), OPERATOR, 8080, "TCP"),
+    (rank("team-a"), WORKER, 5555, "TCP"),
+    (rank("team-a"), MINIO, 9001, "TCP"),
+    (rank("team-a"), STRANGER, 80, "TCP"),
+    (WORKER, API, 443, "TCP"),
+    (WORKER, OPERATOR, 8080, "TCP"),
+    (WORKER, METADATA, 80, "TCP"),
+    (OPERATOR, MINIO, 9000, "TCP"),
+    (OPERATOR, HUB, 80, "TCP"),
+    (OPERATOR, rank("team-a"), 29500, "TCP"),
+    (REDIS, HUB, 443, "TCP"),
+    (REDIS, DNS, 53, "UDP"),
+    (MINIO, HUB, 443, "TCP"),
+    (MINIO, REDIS, 6379, "TCP"),
+    (PROVISION, REDIS, 6379, "TCP"),
+    (PROVISION, HUB, 443, "TCP"),
+    (HUB, REDIS, 6379, "TCP"),
+    (HUB, MINIO, 9000, "TCP"),
+    (HUB, rank("team-a"), 29500, "TCP"),
+]
+
+
+def name(flow) -> str:
+    source, target, port, protocol = flow
+    return f"{source.name} -> {target.name}:{port}/{protocol}"
+
+
+@pytest.fixture
+def policies(helm):
+    return [one for one in helm.objects(VALUES) if one["kind"] == "NetworkPolicy"]
+
+
+def test_what_must_pass_passes_and_nothing_else_does(policies):
+    wrong = [f"stopped: {name(flow)}" for flow in PASS if not passes(policies, *flow)]
+    wrong += [f"passes: {name(flow)}" for flow in STOP if passes(policies, *flow)]
+    assert not wrong
+
+
+def test_without_the_internet_jobs_reach_only_the_store_the_broker_and_each_other(helm):
+    values = {"tenants": ["team-a"], "networkPolicy": {"fetchFromInternet": False}}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    assert not passes(policies, rank("team-a"), HUB, 443)
+    assert not passes(policies, WORKER, HUB, 443)
+    assert passes(policies, rank("team-a"), MINIO, 9000)
+
+
+def test_a_public_endpoint_opens_the_store_to_all(helm):
+    values = {"minio": {"publicEndpoint": "https://results.example.com"}}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    assert passes(policies, HUB, MINIO, 9000)
+    assert not passes(policies, HUB, MINIO, 9001)
+
+
+def test_what_the_administrator_adds_for_jobs_passes(helm):
+    extra = [{"to": [{"ipBlock": {"cidr": "192.168.1.0/24"}}], "ports": [{"port": 3128}]}]
+    values = {"tenants": ["team-a"], "networkPolicy": {"extraEgress": extra}}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    assert passes(policies, rank("team-a"), outside("192.168.1.20"), 3128)
+    assert not passes(policies, WORKER, outside("192.168.1.20"), 3128)
+
+
+def test_every_pod_of_the_chart_is_under_a_policy(helm):
+    objects = helm.objects()
+    policies = [one for one in objects if one["kind"] == "NetworkPolicy"]
+    templates = [one["spec"]["template"] for one in objects if one["kind"] in ("Deployment", "Job")]
+    templates += [one for one in objects if one["kind"] == "Pod"]
+    assert len(templates) == 6
+    for template in templates:
+        labels = template["metadata"]["labels"]
+        assert any(matches(policy["spec"]["podSelector"], labels) for policy in policies), labels
+
+
+def test_none_where_they_are_switched_off(helm):
+    kinds = {one["kind"] for one in helm.objects({"networkPolicy": {"enabled": False}})}
+    assert "NetworkPolicy" not in kinds
