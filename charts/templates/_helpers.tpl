@@ -75,7 +75,7 @@ http://{{ include "frazil.name" . }}-minio.{{ .Release.Namespace }}.svc:9000
 
 {{- define "frazil.podSecurity" -}}
 runAsNonRoot: true
-{{- with .Values.runAsUser | default 65532 }}
+{{- with .Values.runAsUser }}
 runAsUser: {{ . }}
 runAsGroup: {{ . }}
 fsGroup: {{ . }}

@@ -14,7 +14,16 @@ def part(component: str) -> Peer:
 
 
 def rank(namespace: str, job: str = "one") -> Peer:
-    return Peer(f"rank of {job}", namespace, {"frazil.dev/managed": "true", "frazil.dev/job-uid": job})
+    return Peer(
+        f"rank of {job}",
+        namespace,
+        {"frazil.dev/managed": "true", "frazil.dev/job-uid": job, "frazil.dev/restarts": "0"},
+    )
+
+
+def shard(namespace: str) -> Peer:
+    """A pod that works alone: it belongs to no gang."""
+    return Peer("shard", namespace, {"frazil.dev/managed": "true", "frazil.dev/job-uid": "two"})
 
 
 def outside(address: str) -> Peer:
@@ -49,7 +58,6 @@ PASS = [
     (WORKER, REDIS, 6379, "TCP"),
     (WORKER, MINIO, 9000, "TCP"),
     (WORKER, DNS, 53, "UDP"),
-    (WORKER, HUB, 443, "TCP"),
     (WORKER, HUB, 9443, "TCP"),
     (PROVISION, MINIO, 9000, "TCP"),
     (TEST, OPERATOR, 8080, "TCP"),
@@ -87,6 +95,11 @@ STOP = [
     (rank("team-a"), MINIO, 9001, "TCP"),
     (rank("team-a"), STRANGER, 80, "TCP"),
     (WORKER, API, 443, "TCP"),
+    (WORKER, HUB, 443, "TCP"),
+    (rank("team-a"), HUB, 53, "UDP"),
+    (rank("team-a"), shard("team-a"), 29500, "TCP"),
+    (shard("team-a"), rank("team-a"), 29500, "TCP"),
+    (shard("team-a"), shard("team-a"), 29500, "TCP"),
     (WORKER, OPERATOR, 8080, "TCP"),
     (WORKER, METADATA, 80, "TCP"),
     (OPERATOR, MINIO, 9000, "TCP"),
@@ -133,6 +146,69 @@ def test_a_public_endpoint_opens_the_store_to_all(helm):
     policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
     assert passes(policies, HUB, MINIO, 9000)
     assert not passes(policies, HUB, MINIO, 9001)
+
+
+def test_a_public_endpoint_of_a_destination_opens_the_bundled_store_too(helm):
+    values = {"destinations": [{"publicEndpoint": "https://results.example.com"}]}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    assert passes(policies, HUB, MINIO, 9000)
+
+
+def test_metrics_are_for_all_pods_where_nobody_is_named_and_for_no_host(helm):
+    policies = [one for one in helm.objects() if one["kind"] == "NetworkPolicy"]
+    assert passes(policies, STRANGER, OPERATOR, 8080)
+    assert not passes(policies, HUB, OPERATOR, 8080)
+
+
+def store_of_others(endpoint: str) -> dict:
+    return {
+        "tenants": ["team-a", "team-b"],
+        "networkPolicy": {"fetchFromInternet": False},
+        "destinations": [
+            {"name": "default"},
+            {"name": "far", "endpoint": endpoint, "existingSecret": "far", "namespaces": ["team-a"]},
+        ],
+    }
+
+
+ELSEWHERE = Peer("a store in another namespace", "storage", {"app": "minio"}, "10.244.7.7")
+STORES = {
+    "a name": ("http://s3.example.com", [(HUB, 80)], [(HUB, 443), (ELSEWHERE, 9000)]),
+    "a name, by TLS": ("https://s3.example.com", [(HUB, 443)], [(HUB, 80)]),
+    "an address": ("http://192.168.1.20:9000", [(outside("192.168.1.20"), 9000)], [(outside("192.168.1.21"), 9000)]),
+    "an address of six": ("http://[fd00::7]:9000", [(outside("fd00::7"), 9000)], [(outside("fd00::8"), 9000)]),
+    "a Service, whatever its pods' port": (
+        "https://minio.storage.svc.cluster.local",
+        [(ELSEWHERE, 9000)],
+        [(HUB, 443), (STRANGER, 443)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("endpoint", "there", "elsewhere"), STORES.values(), ids=STORES)
+def test_a_store_of_somebody_else_is_reached_by_whom_it_serves(helm, endpoint, there, elsewhere):
+    policies = [one for one in helm.objects(store_of_others(endpoint)) if one["kind"] == "NetworkPolicy"]
+    for source in (WORKER, TEST, rank("team-a")):
+        assert all(passes(policies, source, *flow) for flow in there), source.name
+        assert not any(passes(policies, source, *flow) for flow in elsewhere), source.name
+    for source in (PROVISION, REDIS, MINIO, rank("team-b")):
+        assert not any(passes(policies, source, *flow) for flow in there), source.name
+
+
+@pytest.mark.parametrize(
+    ("url", "there", "elsewhere"),
+    [
+        ("rediss://u:w@redis.example.com:6380/0", (HUB, 6380), (HUB, 6379)),
+        ("redis://u:w@10.1.2.3/0", (outside("10.1.2.3"), 6379), (outside("10.1.2.4"), 6379)),
+        ("redis://u:w@redis.cache.svc/0", (Peer("redis", "cache", address="10.244.8.8"), 6379), (HUB, 6379)),
+    ],
+)
+def test_a_redis_of_somebody_else_is_reached(helm, url, there, elsewhere):
+    values = {"tenants": ["team-a"], "redis": {"enabled": False, "externalUrl": url}}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    for source in (OPERATOR, WORKER, TEST, rank("team-a")):
+        assert passes(policies, source, *there), source.name
+        assert not passes(policies, source, *elsewhere), source.name
 
 
 def test_what_the_administrator_adds_for_jobs_passes(helm):

@@ -6,13 +6,15 @@ It stands for the API server and the Job controller in tests of decisions only; 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.trainingjob import TrainingJob
-from frazil_operator.reconcile.plan import Finalization, GangSupport, Inspection, Observed, Plan, Removal
+from frazil_operator.reconcile.plan import Finalization, GangSupport, Inspection, Observed, Patch, Plan, Removal
 from frazil_operator.reconcile.reconcile import reconcile
 from frazil_operator.settings import Settings, parse_settings
 
@@ -74,6 +76,10 @@ def pin(count: int = 10, per_shard: int = 4) -> dict[str, Any]:
     }
 
 
+class Refused(Exception):
+    """The API server would answer 422: carried out again it's refused again."""
+
+
 @dataclass
 class World:
     """One job, its children, and the time."""
@@ -93,6 +99,8 @@ class World:
     writes: int = 0
     status_writes: int = 0
     gone: bool = False
+    made: list[str] = field(default_factory=list)
+    """Names of all Jobs that were ever made, in order."""
     _serial: int = 0
 
     def observed(self) -> Observed:
@@ -117,28 +125,47 @@ class World:
         """What reconcile would do, without doing it."""
         return reconcile(self.observed(), self.now, self.settings)
 
-    def step(self) -> Plan:
-        """Reconcile once and carry the plan out."""
+    def step(self, *, dies_after: int | None = None) -> Plan:
+        """Reconcile once and carry the plan out, in the engine's order; with `dies_after`, only so many of its writes."""
         plan = self.plan()
-        for deletion in plan.delete:
-            self.objects.pop((deletion.kind, deletion.name), None)
+        for write in self._writes(plan)[:dies_after]:
+            write()
             self.writes += 1
-        for patch in plan.patch:
-            merge(self.objects[(patch.kind, patch.name)], patch.body)
-            self.writes += 1
-        for thing in plan.apply:
-            self.make(thing)
-            self.writes += 1
-        if plan.finalizers is not None:
-            self.body["metadata"]["finalizers"] = list(plan.finalizers)
-            self.writes += 1
-        if plan.status is not None and plan.status != self.body.get("status"):
-            self.body["status"] = copy.deepcopy(dict(plan.status))
-            self.writes += 1
-            self.status_writes += 1
-            self.events += plan.events
-        self.gone = self.gone or plan.delete_job
+        if dies_after is None:
+            self.gone = self.gone or plan.delete_job
         return plan
+
+    def crash_points(self) -> int:
+        """Writes of the plan that reconcile would carry out now: the operator may die before each."""
+        return len(self._writes(self.plan()))
+
+    def _writes(self, plan: Plan) -> list[Callable[[], None]]:
+        """What a plan writes, in the order of frazil_operator.engine.worker."""
+        writes: list[Callable[[], None]] = [partial(self.remove, one.kind, one.name) for one in plan.delete]
+        writes += [partial(self._patch, patch) for patch in plan.patch]
+        writes += [partial(self.make, thing) for thing in plan.apply]
+        if plan.finalizers is not None:
+            writes.append(partial(self.body["metadata"].__setitem__, "finalizers", list(plan.finalizers)))
+        if plan.status is not None and plan.status != self.body.get("status"):
+            writes.append(partial(self._write_status, plan))
+        return writes
+
+    def _patch(self, patch: Patch) -> None:
+        merge(self.objects[(patch.kind, patch.name)], patch.body)
+
+    def _write_status(self, plan: Plan) -> None:
+        self.body["status"] = copy.deepcopy(dict(plan.status or {}))
+        self.status_writes += 1
+        self.events += plan.events
+
+    def remove(self, kind: str, name: str) -> None:
+        """Delete an object, and as garbage collection does, the pods that it owned."""
+        if (thing := self.objects.pop((kind, name), None)) is None:
+            return
+        uid = thing["metadata"]["uid"]
+        for key, other in list(self.objects.items()):
+            if any(owner.get("uid") == uid for owner in other["metadata"].get("ownerReferences") or ()):
+                del self.objects[key]
 
     def settle(self, *, most: int = 10) -> Plan:
         """Reconcile until nothing is written any more. Fails when that takes too long: something flips for ever."""
@@ -159,8 +186,13 @@ class World:
         key = (thing["kind"], thing["metadata"]["name"])
         made = copy.deepcopy(dict(thing))
         if key in self.objects:
-            assert self.objects[key]["metadata"]["uid"], "applied again"
+            there = self.objects[key]
+            assert there["metadata"]["uid"], "applied again"
+            if there.get("immutable") and there["data"] != made["data"]:
+                raise Refused(f"{key[0]} {key[1]}: data: Forbidden: field is immutable when `immutable` is set")
             return
+        if key[0] == "Job":
+            self.made.append(key[1])
         made["metadata"] |= {"uid": f"uid-{self._serial}", "resourceVersion": str(self._serial)}
         self.objects[key] = made
 

@@ -5,8 +5,9 @@ lists what is stored already, and writes the task last. What is cheap and can be
 scheduler that doesn't exist ends it before a byte of weights is read. It can be run again at any time.
 
 Environment: FRAZIL_JOB_FILE, FRAZIL_SPOOL, FRAZIL_SHARDS ("0,2,4", "0-3"; absent: all), FRAZIL_PREFIX, FRAZIL_JOB_UID,
-FRAZIL_PROMPTS_SHA256 (absent: the prompts are inspected here), FRAZIL_STORE and FRAZIL_S3_* (frazil_jobs.stores),
-FRAZIL_MODEL_CACHE, FRAZIL_PVC_ROOT, FRAZIL_PROMPTS_FILE, HF_TOKEN, HF_ENDPOINT (frazil_jobs.inputs.access).
+FRAZIL_PROMPTS_SHA256 (absent: the prompts are inspected here), FRAZIL_ATTEMPT (of a TrainingJob), FRAZIL_STORE and
+FRAZIL_S3_* (frazil_jobs.stores), FRAZIL_MODEL_CACHE, FRAZIL_PVC_ROOT, FRAZIL_PROMPTS_FILE, HF_TOKEN, HF_ENDPOINT
+(frazil_jobs.inputs.access).
 Exit codes: 0 done, 65 bad input, 75 try again, 78 bad configuration.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -23,11 +25,13 @@ from pathlib import Path
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.load import load_job
+from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base import log
 from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError, TryAgain, exit_code_of
 from frazil_jobs.base.parent import die_with_parent
-from frazil_jobs.inputs import classes
+from frazil_jobs.inputs import checkpoints, classes
 from frazil_jobs.inputs.access import Access
+from frazil_jobs.inputs.checkpoints import TrainingTask
 from frazil_jobs.inputs.models import resolve_lora, resolve_model
 from frazil_jobs.inputs.pictures import Pictures
 from frazil_jobs.inputs.progress import ProgressFile
@@ -35,7 +39,7 @@ from frazil_jobs.inputs.prompts import open_prompts
 from frazil_jobs.inputs.rows import PromptRow, PromptsPin
 from frazil_jobs.inputs.stored import stored_keys
 from frazil_jobs.inputs.task import Shard, Task, input_folder, task_path
-from frazil_jobs.stores import open_store
+from frazil_jobs.stores import ObjectStore, open_store
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Order:
     shards: tuple[int, ...] | None
     """None: all."""
     prompts_sha256: str | None
+    attempt: int = 0
+    """Of a TrainingJob's gang."""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Order:
@@ -66,6 +72,7 @@ class Order:
             uid=required("FRAZIL_JOB_UID"),
             shards=parse_shards(environment.get("FRAZIL_SHARDS", "")),
             prompts_sha256=environment.get("FRAZIL_PROMPTS_SHA256") or None,
+            attempt=int(environment.get("FRAZIL_ATTEMPT") or 0),
         )
 
 
@@ -83,13 +90,37 @@ def parse_shards(text: str) -> tuple[int, ...] | None:
     return tuple(sorted(found))
 
 
-def fetch(order: Order, access: Access) -> Task:
+def fetch(order: Order, access: Access) -> Task | TrainingTask:
     """Fetch all that the order asks for and write the task. Raises FrazilError with the exit code."""
+    job = load_job(order.job_file)
+    if isinstance(job, GenerationJob):
+        return _fetch_generation(order, job, access)
+    return _fetch_training(order, job, access)
+
+
+def _fetch_training(order: Order, job: TrainingJob, access: Access) -> TrainingTask:
+    """The newest committed checkpoint, unless the job begins anew each time."""
+    store = _store_of(access)
+    checkpoint = checkpoints.find(store, order.prefix) if job.spec.checkpoint.resume == "Latest" else None
+    folder = input_folder(order.spool) / "checkpoint"
+    if checkpoint is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoints.bring(store, order.prefix, checkpoint, folder)
+    task = TrainingTask(
+        job=job,
+        uid=order.uid,
+        prefix=order.prefix,
+        attempt=order.attempt,
+        resume_step=checkpoint.step if checkpoint else None,
+        resume=folder if checkpoint else None,
+    )
+    task.write(order.spool)
+    return task
+
+
+def _fetch_generation(order: Order, job: GenerationJob, access: Access) -> Task:
     task_path(order.spool).unlink(missing_ok=True)
     progress = ProgressFile(order.spool)
-    job = load_job(order.job_file)
-    if not isinstance(job, GenerationJob):
-        raise BadConfiguration(f"{order.job_file} is a {job.kind}, not a GenerationJob")
     if job.spec.sampling.scheduler is not None:
         classes.require_scheduler(job.spec.sampling.scheduler)
     base_dir = order.job_file.parent
@@ -151,12 +182,16 @@ def _shards(
     return pin, shards
 
 
-def _stored(order: Order, job: GenerationJob, pin: PromptsPin, *, access: Access) -> dict[str, str | None]:
+def _store_of(access: Access) -> ObjectStore:
     if access.store is None:
         raise BadConfiguration("is not set", field="FRAZIL_STORE", remedy="name the store that results go to")
+    return open_store(access.store)
+
+
+def _stored(order: Order, job: GenerationJob, pin: PromptsPin, *, access: Access) -> dict[str, str | None]:
     indices = order.shards if order.shards is not None else range(pin.shards)
     return stored_keys(
-        open_store(access.store),
+        _store_of(access),
         prefix=order.prefix,
         output_format=job.spec.output.format,
         spans=[pin.span(shard) for shard in indices],
@@ -188,6 +223,9 @@ def main() -> int:
         ProgressFile(order.spool).write("failed", str(told))
         logger.error("fetch failed", error=str(told), exit_code=code, exc_info=not isinstance(told, FrazilError))
         return code
+    if isinstance(task, TrainingTask):
+        logger.info("fetched", job=task.job.metadata.name, attempt=task.attempt, resume_step=task.resume_step)
+        return OK
     logger.info(
         "fetched",
         job=task.job.metadata.name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,7 @@ from frazil_jobs.base.files import write_atomically
 PROGRESS_FOLDER: Final = "progress"
 
 State = Literal["Waiting", "Running", "Done", "Failed"]
+P = TypeVar("P", bound=BaseModel)
 
 
 class ShardProgress(BaseModel):
@@ -45,12 +46,47 @@ class ShardProgress(BaseModel):
         write_atomically(folder / f"{self.shard}.json", self.model_dump_json())
 
 
+class TrainingProgress(BaseModel):
+    """How far a TrainingJob is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Literal["training"] = "training"
+    shard: int = 0
+    """There is one stream of progress."""
+    step: int = Field(ge=0)
+    """Optimizer steps that are done."""
+    loss: float | None = None
+    throughput: float | None = None
+    """Samples a second."""
+    freeze_ratio: float | None = None
+    checkpoint: dict[str, Any] | None = None
+    """The newest committed one, as in status.checkpoint."""
+    updated_at: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+
+    def write(self, spool: Path) -> None:
+        """Leave it in the spool."""
+        folder = spool / PROGRESS_FOLDER
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "training.json", self.model_dump_json())
+
+
 def spooled_progress(spool: Path) -> list[ShardProgress]:
-    """What the leader left, by shard. A file that makes no sense is left out."""
+    """What the leader of a GenerationJob's pod left, by shard. A file that makes no sense is left out."""
+    return sorted(_read(spool, ShardProgress), key=lambda progress: progress.shard)
+
+
+def spooled_training(spool: Path) -> list[TrainingProgress]:
+    """What the leader of a TrainingJob left: one, or none."""
+    return [] if not (spool / PROGRESS_FOLDER / "training.json").exists() else _read(spool, TrainingProgress)
+
+
+def _read(spool: Path, kind: type[P]) -> list[P]:
     found = []
     for path in (spool / PROGRESS_FOLDER).glob("*.json"):
         try:
-            found.append(ShardProgress.model_validate_json(path.read_bytes()))
+            found.append(kind.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError):
             continue
-    return sorted(found, key=lambda progress: progress.shard)
+    return found

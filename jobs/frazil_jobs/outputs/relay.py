@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
 from pydantic import ValidationError
 
 from frazil_jobs.outputs.celery_app import keys_of
-from frazil_jobs.outputs.progress import ShardProgress
+from frazil_jobs.outputs.progress import ShardProgress, TrainingProgress
 
 KEEP_SECONDS: Final = 24 * 3600
 """Since the last word on a job; nothing stays for ever."""
@@ -27,7 +27,7 @@ def connect(redis_url: str) -> redis.Redis:
     return redis.Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
 
 
-def relay_progress(client: redis.Redis, key: str, progress: list[ShardProgress]) -> None:
+def relay_progress(client: redis.Redis, key: str, progress: Sequence[ShardProgress | TrainingProgress]) -> None:
     """Write what changed below a key (`redis_key`). Raises redis.RedisError."""
     if not progress:
         return

@@ -19,7 +19,12 @@ from redis.exceptions import RedisError
 
 from frazil_jobs.base.files import write_atomically
 from frazil_jobs.base.log import get_logger
-from frazil_jobs.outputs.progress import ShardProgress, spooled_progress
+from frazil_jobs.outputs.progress import (
+    ShardProgress,
+    TrainingProgress,
+    spooled_progress,
+    spooled_training,
+)
 from frazil_jobs.outputs.spool import Spool
 
 STATUS_FILE: Final = "upload.json"
@@ -77,7 +82,7 @@ class Scanner:
     spool: Spool
     ask: Callable[[str], None]
     """Enqueue one task. Raises kombu's OperationalError or redis' RedisError."""
-    relay: Callable[[list[ShardProgress]], None]
+    relay: Callable[[Sequence[ShardProgress | TrainingProgress]], None]
     """Pass progress on. Raises redis' RedisError."""
     busy: Callable[[str], bool]
     requests: dict[str, Request] = field(default_factory=dict)
@@ -85,7 +90,7 @@ class Scanner:
     """Set by who uploads, cleared when an upload succeeds."""
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopped: bool = False
-    _relayed: dict[int, ShardProgress] = field(default_factory=dict)
+    _relayed: dict[int, ShardProgress | TrainingProgress] = field(default_factory=dict)
     _last_status: tuple[str, str, int] | None = None
     _seen_mtime: int = -1
     _pending: list[str] = field(default_factory=list)
@@ -129,10 +134,11 @@ class Scanner:
 
     def _relay_all(self) -> str | None:
         waiting = self._waiting_by_shard()
-        current = [
+        current: list[ShardProgress | TrainingProgress] = [
             one.model_copy(update={"stored": max(0, one.generated - waiting.get(one.shard, 0))})
             for one in spooled_progress(self.spool.root)
         ]
+        current += spooled_training(self.spool.root)
         changed = [one for one in current if self._relayed.get(one.shard) != one]
         try:
             self.relay(changed)

@@ -1,6 +1,7 @@
-"""`python -m testcluster build|up|install|down|status|logs|plane`: a real Kubernetes on this machine, with Frazil on it.
+"""`python -m testcluster COMMAND`: a real Kubernetes on this machine, with Frazil on it.
 
-`plane` is a control plane without nodes, for `frazil bench operator`: it serves until it's told to stop.
+`build` its programs; `up`, `install` (up, with the chart installed), `status`, `logs`, `down`; `image PART` builds one of
+the images; `plane` is a control plane without nodes, for `frazil bench operator`: it serves until it's told to stop.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from testcluster import binaries, plane
+from testcluster import binaries, images, plane
 from testcluster.cluster import Cluster, default_state
 from testcluster.frazil import CHECKOUT, TENANTS, Installation, values
 from testcluster.machine import reason_not_to
@@ -18,7 +19,8 @@ from testcluster.machine import reason_not_to
 def main() -> int:
     """Do what was asked; the exit code."""
     parser = argparse.ArgumentParser(prog="testcluster", description=__doc__)
-    parser.add_argument("command", choices=["build", "up", "install", "down", "status", "logs", "plane"])
+    parser.add_argument("command", choices=["build", "up", "install", "down", "status", "logs", "plane", "image"])
+    parser.add_argument("part", nargs="?", choices=["operator", "worker", "jobs"], help="of `image`")
     parser.add_argument("--state", type=Path, default=default_state(), help="folder of the cluster (%(default)s)")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=4, help="GPUs that each node pretends to have")
@@ -40,6 +42,10 @@ def main() -> int:
                 print(f"Frazil is installed. Jobs can run in the namespaces {' and '.join(TENANTS)}:")
                 print(f"export PATH={cluster.bin}:$PWD/.venv/bin:$PATH")
             print(f"export KUBECONFIG={cluster.kubeconfig}")
+        elif args.command == "image":
+            if args.part is None:
+                parser.error("image: which one?")
+            print(images.built(args.part))
         elif args.command == "plane":
             plane.serve(args.state)
         elif args.command == "down":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from testcluster import pins
 from testcluster.binaries import CannotBuild, cache, locked, say
@@ -14,6 +17,7 @@ from testcluster.environment import MOUNT
 from testcluster.node import PAUSE
 
 BASE = "frazil.test/base:2"
+CHECKOUT = Path(__file__).resolve().parents[3]
 _PAUSE_SOURCE = """
 #include <signal.h>
 #include <sys/wait.h>
@@ -94,6 +98,32 @@ def base() -> Path:
             _archive(container, BASE, target)
             shutil.rmtree(rootfs, ignore_errors=True)
     return target
+
+
+def built(part: str) -> Path:
+    """Build images/<part> on that base, as a user would on another; its archive. Layers are kept between builds."""
+    base()
+    name = f"frazil.test/{part}:0.1.0"
+    started = time.monotonic()
+    # What the machine says about mirrors and certificates holds in the build too, and stays out of the image.
+    configured = [path for path in ("/etc/pip.conf", "/etc/ssl/certs") if Path(path).exists()]
+    volumes = [f"--volume={path}:{path}:ro" for path in configured]
+    file = CHECKOUT / "images" / part / "Dockerfile"
+    buildah(
+        "build", "--layers", f"--build-arg=BASE={BASE}", *volumes, "--file", file, "--tag", name, CHECKOUT, seconds=3600
+    )
+    target = archives() / f"{part}.tar"
+    fresh = target.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    buildah("push", name, f"docker-archive:{fresh}:{name}")
+    fresh.replace(target)
+    say(f"{name}: {target.stat().st_size / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def inspected(part: str) -> dict[str, Any]:
+    """The configuration of an image that was built."""
+    return dict(json.loads(buildah("inspect", "--type", "image", f"frazil.test/{part}:0.1.0"))["OCIv1"]["config"])
 
 
 def mirror() -> str:
