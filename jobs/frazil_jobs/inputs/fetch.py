@@ -31,7 +31,6 @@ from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError, 
 from frazil_jobs.base.parent import die_with_parent
 from frazil_jobs.inputs import checkpoints, classes
 from frazil_jobs.inputs.access import Access
-from frazil_jobs.inputs.checkpoints import TrainingTask
 from frazil_jobs.inputs.models import resolve_lora, resolve_model
 from frazil_jobs.inputs.pictures import Pictures
 from frazil_jobs.inputs.progress import ProgressFile
@@ -39,6 +38,7 @@ from frazil_jobs.inputs.prompts import open_prompts
 from frazil_jobs.inputs.rows import PromptRow, PromptsPin
 from frazil_jobs.inputs.stored import stored_keys
 from frazil_jobs.inputs.task import Shard, Task, input_folder, task_path
+from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.stores import ObjectStore, open_store
 
 

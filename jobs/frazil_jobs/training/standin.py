@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import OK, TEMPFAIL, FrazilError, TryAgain, exit_code_of
-from frazil_jobs.inputs.checkpoints import Checkpoint, TrainingTask
+from frazil_jobs.inputs.training_task import Checkpoint, TrainingTask
 from frazil_jobs.outputs.progress import TrainingProgress
 from frazil_jobs.outputs.spool import Spool
 

@@ -16,8 +16,9 @@ import yaml
 
 from frazil_jobs.api.common import ShardFailureRule
 from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import CONFIG, DATAERR
-from frazil_operator.build.labels import JOB_UID, PARALLELISM, PROMPTS, QUEUE, RESTARTS, SHARD, TRY, Owner
+from frazil_operator.build.labels import JOB_UID, PARALLELISM, PROMPTS, QUEUE, RESTARTS, SHARD, STEPS, TRY, Owner
 from frazil_operator.build.pod import COMPUTE, RENDEZVOUS_PORT, PodRequest, pod_template
 from frazil_operator.build.volumes import JOB_FILE, Job
 from frazil_operator.settings import Settings
@@ -40,7 +41,10 @@ class GangPlacement:
 
 
 def config_map(job: Job, owner: Owner, *, attempt: int) -> dict[str, Any]:
-    """The job as `fetch` reads it: its spec and identity, without status."""
+    """The job as `fetch` reads it: its spec and identity, without status.
+
+    Not immutable: what may change of a spec (replicas, steps) may have changed when it's applied again.
+    """
     document = {
         "apiVersion": job.api_version,
         "kind": job.kind,
@@ -51,7 +55,6 @@ def config_map(job: Job, owner: Owner, *, attempt: int) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": owner.metadata(owner.child_name(attempt), attempt=attempt),
-        "immutable": True,
         "data": {JOB_FILE.rpartition("/")[2]: yaml.safe_dump(document, sort_keys=False, allow_unicode=True)},
     }
 
@@ -155,6 +158,8 @@ def gang_job(
         "template": template,
     }
     annotations = {PROMPTS: json.dumps(dict(pin), sort_keys=True)} if pin else {}
+    if isinstance(job, TrainingJob):
+        annotations[STEPS] = str(job.spec.steps)
     return _job(job, owner, name, attempt=attempt, spec=spec, annotations=annotations, labels=labels)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.naming import job_prefix
+from frazil_jobs.api.quantities import parse_quantity
 from frazil_operator.build.labels import INDEX, Owner
 from frazil_operator.build.volumes import (
     CLAIMS,
@@ -35,6 +37,8 @@ _STORE_KEYS: Final = {
     "FRAZIL_S3_SECRET_KEY": ("secretKey", False),
 }
 """Variable: key of the Secret, and whether it may be missing."""
+_SPOOL_SHARE: Final = Decimal("0.8")
+"""Of the spool's size, how much may wait for the store before the GPU container pauses: at all of it the pod is evicted."""
 _UPLOAD_RESERVE_SECONDS: Final = 15
 """Of the grace period: for what is still in the spool when compute has ended."""
 
@@ -175,10 +179,8 @@ def _compute(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any
     workers = job.spec.workers
     env = [
         _value("FRAZIL_SPOOL", SPOOL),
+        _value("FRAZIL_SPOOL_BYTES", str(int(parse_quantity(settings.spool_size) * _SPOOL_SHARE))),
         _value("FRAZIL_GRACE_SECONDS", str(max(1, settings.grace_period_seconds - _UPLOAD_RESERVE_SECONDS))),
-        *_common_env(),
-        *(_value(name, value) for name, value in sorted(settings.compute_env.items())),
-        *(_value(variable.name, variable.value.replace("$", "$$")) for variable in workers.template.env),
     ]
     if request.rendezvous is not None:
         env += [
@@ -186,6 +188,10 @@ def _compute(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any
             _index("FRAZIL_NODE_RANK"),
             _value("FRAZIL_RENDEZVOUS", f"{request.rendezvous}:{RENDEZVOUS_PORT}"),
         ]
+    # The administrator outranks the job, and Frazil's own names both. Twice the same name would be refused.
+    own = [_value(variable.name, variable.value.replace("$", "$$")) for variable in workers.template.env]
+    all_jobs = [_value(name, value) for name, value in sorted(settings.compute_env.items())]
+    env = list({one["name"]: one for one in (*_common_env(), *own, *all_jobs, *env)}.values())
     gpus = {workers.accelerator: str(workers.gpus_per_node)}
     resources = workers.resources.document()
     return {
@@ -226,7 +232,7 @@ def _pod_security(settings: Settings) -> dict[str, Any]:
 def _tolerations(request: PodRequest) -> list[dict[str, Any]]:
     """The job's own, and how long an unreachable node is waited for (unless the job says that itself)."""
     own = [toleration.document() for toleration in request.job.spec.workers.template.tolerations]
-    said = {toleration.get("key") for toleration in own}
+    said = {one.get("key") for one in own if one.get("effect", "NoExecute") == "NoExecute"}
     return own + [
         {
             "key": key,

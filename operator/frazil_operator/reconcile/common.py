@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
@@ -84,21 +85,28 @@ def gang_condition(draft: Draft, job: Job) -> None:
 
 
 def _refusal(draft: Draft) -> str | None:
-    """What the scheduler says of a group that does not fit."""
+    """What the scheduler says of a group that does not fit. What it said of a gang that is over counts no more."""
+    over = {job["metadata"]["name"] for job in draft.observed.of("job") if kids.ended(job) or kids.deleted(job)}
     for group in draft.observed.of("podgroup"):
-        for one in (group.get("status") or {}).get("conditions") or ():
-            if _says_no(one):
-                return str(one.get("message") or one.get("reason") or "the pods don't fit together now")
+        said = {one["type"]: one for one in (group.get("status") or {}).get("conditions") or ()}
+        if group["metadata"]["name"] not in over and (no := _says_no(said)) is not None:
+            return str(no.get("message") or no.get("reason") or "the pods don't fit together now")
     return None
 
 
-def _says_no(condition: dict[str, Any]) -> bool:
-    native = condition.get("type") == "PodGroupInitiallyScheduled" and condition.get("status") == "False"
-    volcano = condition.get("type") == "Unschedulable" and condition.get("status") == "True"
-    return native or volcano
+def _says_no(said: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The condition of a PodGroup that refuses it. Volcano leaves its `Unschedulable` beside a later `Scheduled`."""
+    native = said.get("PodGroupInitiallyScheduled", {})
+    if native.get("status") == "False":
+        return native
+    volcano, placed = said.get("Unschedulable", {}), said.get("Scheduled", {})
+    if volcano.get("status") != "True":
+        return None
+    later = str(placed.get("lastTransitionTime", "")) >= str(volcano.get("lastTransitionTime", ""))
+    return None if placed.get("status") == "True" and later else volcano
 
 
-def tell_jobs(draft: Draft, children: list[Object]) -> None:
+def tell_jobs(draft: Draft, children: Sequence[Object]) -> None:
     """List the first children."""
     draft.fields["jobs"] = [
         {

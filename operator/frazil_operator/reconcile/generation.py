@@ -87,29 +87,28 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
     before = draft.fields.get("shards") or {}
     completed, failed = str(before.get("completed", "")), str(before.get("failed", ""))
     newest, old = gangs.current(draft)
+    gangs.tell_untold(draft, newest, old, job.spec.failure_policy.rules)
     for replaced in old:
-        draft.delete(replaced)
+        gangs.remove(draft, replaced)
     attempt, restarts = gangs.highest_attempt(draft), gangs.charged(draft)
     policy = job.spec.failure_policy
     live: dict[int, gangs.Gang] = {}
-    again: dict[int, int] = {}
+    broken: dict[int, tuple[gangs.Gang, bool]] = {}
+    """Gangs to be replaced, and whether that is free."""
     for unit, gang in sorted((unit, gang) for unit, gang in newest.items() if unit is not None):
         if ranges.contains(completed, unit) or ranges.contains(failed, unit):
-            if not kids.deleted(gang.job):
-                draft.delete(gang.job)  # its end is in the status
+            gangs.remove(draft, gang)  # its end is in the status
         elif gang.done:
             completed = ranges.add(completed, [unit])
         elif gang.over:
-            action = gangs.verdict(gang, policy.rules)
+            action, by_rule = gangs.verdict(gang, policy.rules)
             if action == "FailJob":
-                draft.fail(c.BAD_CONFIGURATION, kids.told(gang.failure, "the failure policy ends the job"))
+                reason = c.FAILURE_RULE if by_rule else c.BAD_CONFIGURATION
+                draft.fail(reason, kids.told(gang.failure, "the failure policy ends the job"))
             elif action == "FailShard" or (action == "Count" and gang.tries >= policy.retries_per_shard):
                 failed = ranges.add(failed, [unit])
             else:
-                free = action == "Ignore"
-                restarts += 0 if free else 1
-                again[unit] = gang.tries + (0 if free else 1)
-                gangs.tell_restart(draft, gang, free=free)
+                broken[unit] = (gang, action == "Ignore")
         else:
             live[unit] = gang
     draft.fields |= {"attempt": attempt, "restarts": restarts}
@@ -120,8 +119,6 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
             c.MAX_FAILED_SHARDS,
             f"{ranges.count(failed)} shards have failed, {allowed} may: {kids.told(problem, failed)}",
         )
-    if not draft.finished and restarts > policy.max_restarts:
-        draft.fail(c.MAX_RESTARTS_EXCEEDED, f"{restarts} restarts were charged, {policy.max_restarts} may be")
     children = [gang.job for gang in live.values()]
     slots = max(0, job.spec.workers.replicas - len(live))
     left = total - ranges.count(completed) - ranges.count(failed)
@@ -133,27 +130,72 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
         "active": sum(1 for gang in live.values() if kids.active(gang.job)),
         "ready": sum(1 for gang in live.values() if kids.ready(gang.job) >= nodes),
     }
-    tell_jobs(draft, children)
     gang_condition(draft, job)
-    if draft.finished:
+    waiting = job.spec.scheduling.gang == "Required" and draft.observed.gang.provider == "none"
+    units = (
+        []
+        if waiting or not left
+        else _next_units(total, slots, taken=live, again=broken, completed=completed, failed=failed)
+    )
+    charges = sum(1 for unit in units if unit in broken and not broken[unit][1])
+    if not draft.finished and restarts + charges > policy.max_restarts:
+        draft.fail(
+            c.MAX_RESTARTS_EXCEEDED,
+            f"{restarts} restarts were charged, {charges} more would be, and {policy.max_restarts} may be",
+        )
+    if draft.finished or deadlines.enforce(draft, job):
+        tell_jobs(draft, children)
         hold(draft, job, children)
         return
     if left == 0:
+        tell_jobs(draft, children)
+        gangs.sweep_groups(draft, children)
         _all_ready(draft)
         outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
         return
-    if not newest and not completed and not failed:
-        draft.applies += [config_map(job, owner, attempt=0), service(owner, attempt=0)]
+    made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken, known=bool(newest))
+    tell_jobs(draft, [*children, *made])
+    gangs.sweep_groups(draft, [*children, *made])
+    if queue.mirror(draft, job, children):
+        begin_work(draft, job)
+    ready = sum(kids.ready(gang.job) for gang in live.values())
+    tell_readiness(draft, ready=ready, wanted=nodes * max(1, len(live) + len(made)))
+    gangs.tell_running(draft)
+    draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOADING, message="outputs are stored as they are made")
+    if deadlines.enforce(draft, job):
+        hold(draft, job, children)
+
+
+def _make_gangs(
+    draft: Draft,
+    job: GenerationJob,
+    owner: Owner,
+    pin: Mapping[str, Any],
+    settings: Settings,
+    *,
+    units: list[int],
+    broken: Mapping[int, tuple[gangs.Gang, bool]],
+    known: bool,
+) -> list[Object]:
+    """A gang for each of `units`; what it replaces is charged to it. `known`: there are gangs, and what they share."""
+    told = gangs.told_of(draft)
+    attempt, restarts = int(draft.fields["attempt"]), int(draft.fields["restarts"])
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
-    waiting = job.spec.scheduling.gang == "Required" and provider == "none"
-    for unit in (
-        [] if waiting else _next_units(total, slots, taken=live, again=again, completed=completed, failed=failed)
-    ):
-        first_try = unit not in newest
-        attempt += 0 if first_try and attempt == 0 else 1
+    if units and not known:
+        draft.applies += [config_map(job, owner, attempt=0), service(owner, attempt=0)]
+    made: list[Object] = []
+    for unit in units:
+        tries = 0
+        if unit in broken:
+            gang, free = broken[unit]
+            cost = 0 if free else 1
+            restarts, tries = restarts + cost, gang.tries + cost
+            gangs.tell_restart(draft, gang, free=free)
+        if unit in broken or attempt or owner.child_name(attempt, unit) in told:
+            attempt += 1
         placement = place_gang(provider, job, owner, name=owner.child_name(attempt, unit), attempt=attempt)
         draft.applies += placement.objects
-        draft.applies.append(
+        made.append(
             gang_job(
                 job,
                 owner,
@@ -162,24 +204,18 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
                 settings=settings,
                 pin=pin,
                 shard=unit,
-                tries=again.get(unit, 0),
+                tries=tries,
                 restarts=restarts,
                 placement=placement,
             )
         )
-    draft.fields["attempt"] = attempt
-    if queue.mirror(draft, job, children):
-        begin_work(draft, job)
-    ready = sum(kids.ready(gang.job) for gang in live.values())
-    tell_readiness(draft, ready=ready, wanted=nodes * max(1, len(live)))
-    gangs.tell_running(draft)
-    draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOADING, message="outputs are stored as they are made")
-    if deadlines.enforce(draft, job):
-        hold(draft, job, children)
+    draft.applies += made
+    draft.fields |= {"attempt": attempt, "restarts": restarts}
+    return made
 
 
 def _next_units(
-    total: int, slots: int, *, taken: Mapping[int, Any], again: Mapping[int, int], completed: str, failed: str
+    total: int, slots: int, *, taken: Mapping[int, Any], again: Mapping[int, Any], completed: str, failed: str
 ) -> list[int]:
     """Shards to start now: those to be tried again first, then the next that nobody has begun."""
     found = sorted(again)[:slots]

@@ -33,7 +33,7 @@ def pinned(
         draft.read_config_map = (reference.name, reference.key)
     answer = draft.observed.inspection
     if answer is not None and answer.pin is not None:
-        return _good(draft, answer.pin)
+        return _good(draft, answer.pin) if _unchanged(draft, answer.pin) else None
     if answer is not None and answer.exit_code not in (0, TEMPFAIL):
         draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.INVALID_PROMPTS, message=answer.error)
         draft.fail(c.INVALID_PROMPTS, answer.error)
@@ -58,6 +58,17 @@ def _say_nothing_at_first(draft: Draft) -> None:
     if left > 0:
         draft.silent = True
         draft.again(left)
+
+
+def _unchanged(draft: Draft, pin: Mapping[str, Any]) -> bool:
+    """Whether these are the prompts that the job was begun with. Others fail it: its shards would not fit together."""
+    known = (draft.fields.get("prompts") or {}).get("sha256")
+    if known in (None, pin["sha256"]):
+        return True
+    message = f"the prompts are not those that the job was begun with (sha256 {str(known)[:12]}…): make a new job"
+    draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.PROMPTS_CHANGED, message=message)
+    draft.fail(c.PROMPTS_CHANGED, message)
+    return False
 
 
 def _good(draft: Draft, pin: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_operator.build.children import config_map, gang_job, service
-from frazil_operator.build.labels import Owner
+from frazil_operator.build.labels import STEPS, Owner
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import deadlines, gangs, outputs, queue
@@ -34,17 +34,14 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
         return draft.plan()
     _tell_progress(draft, job)
     newest, old = gangs.current(draft)
-    for replaced in old:
-        draft.delete(replaced)
-    draft.fields |= {"attempt": gangs.highest_attempt(draft), "restarts": gangs.charged(draft)}
-    gang_condition(draft, job)
     gang = newest.get(None)
+    gangs.tell_untold(draft, newest, old, job.spec.failure_policy.rules)
+    draft.fields |= {"attempt": gangs.highest_attempt(draft), "restarts": gangs.charged(draft)}
+    for replaced in old:
+        gangs.remove(draft, replaced)
+    gang_condition(draft, job)
     if gang is None:
-        _start(draft, job, owner, settings, attempt=int(draft.fields["attempt"]))
-        queue.mirror(draft, job, [])
-        begin_work(draft, job)
-        _describe(draft, owner, None)
-        deadlines.enforce(draft, job)
+        _first(draft, job, owner, settings)
         return draft.plan()
     if kids.deleted(gang.job):
         draft.again(_SOON_SECONDS)
@@ -53,68 +50,107 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
     tell_jobs(draft, [gang.job])
     if queue.mirror(draft, job, [gang.job]):
         begin_work(draft, job)
-    if gang.done:
+    if gang.done and _steps_of(gang) >= job.spec.steps:
         draft.complete(c.SUCCEEDED, f"{job.spec.steps} steps are done")
+    elif deadlines.enforce(draft, job):
+        pass
+    elif gang.done:
+        _go_on(draft, job, owner, gang, settings)
     elif gang.over:
         _replace(draft, job, owner, gang, settings)
     else:
-        nodes = job.spec.workers.nodes_per_replica
-        tell_readiness(draft, ready=kids.ready(gang.job), wanted=nodes)
+        gangs.sweep_groups(draft, [gang.job])
+        tell_readiness(draft, ready=kids.ready(gang.job), wanted=job.spec.workers.nodes_per_replica)
         gangs.tell_running(draft)
-        deadlines.enforce(draft, job)
     if draft.finished:
         hold(draft, job, [gang.job])
     return draft.plan()
 
 
-def _start(
-    draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, attempt: int, restarts: int | None = None
-) -> None:
+def _first(draft: Draft, job: TrainingJob, owner: Owner, settings: Settings) -> None:
+    """No gang is there: the first, or one in place of one that somebody deleted."""
+    queue.mirror(draft, job, [])
+    begin_work(draft, job)
+    _describe(draft, owner, None)
+    if deadlines.enforce(draft, job):
+        return
+    attempt = int(draft.fields["attempt"])
+    if owner.child_name(attempt) in gangs.told_of(draft):
+        attempt += 1
+    if _may_start(draft, job):
+        _start(draft, job, owner, settings, attempt=attempt)
+
+
+def _may_start(draft: Draft, job: TrainingJob) -> bool:
+    """Whether the pods of a gang can be placed as the spec asks."""
+    required = job.spec.workers.nodes_per_replica > 1 and job.spec.scheduling.gang == "Required"
+    return not required or draft.observed.gang.provider != "none"
+
+
+def _start(draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, attempt: int) -> None:
     """One attempt: its spec (steps may have grown), the Service by which its pods meet, and the gang."""
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
-    several = job.spec.workers.nodes_per_replica > 1
-    if several and job.spec.scheduling.gang == "Required" and provider == "none":
-        return
     name = owner.child_name(attempt)
     draft.applies.append(config_map(job, owner, attempt=attempt))
-    if several:
+    if job.spec.workers.nodes_per_replica > 1:
         draft.applies.append(service(owner, attempt=attempt))
     placement = place_gang(provider, job, owner, name=name, attempt=attempt)
     draft.applies += placement.objects
-    draft.applies.append(
-        gang_job(
-            job,
-            owner,
-            attempt=attempt,
-            config_map=name,
-            settings=settings,
-            restarts=int(draft.fields.get("restarts", 0)) if restarts is None else restarts,
-            placement=placement,
-        )
+    made = gang_job(
+        job,
+        owner,
+        attempt=attempt,
+        config_map=name,
+        settings=settings,
+        restarts=int(draft.fields.get("restarts", 0)),
+        placement=placement,
     )
+    draft.applies.append(made)
+    draft.fields["attempt"] = attempt
+    _describe(draft, owner, gangs.Gang(made, ()))
+    tell_jobs(draft, [made])
+    gangs.sweep_groups(draft, [made])
+    nodes = job.spec.workers.nodes_per_replica
+    if not draft.is_true(c.PODS_READY):
+        tell_readiness(draft, ready=0, wanted=nodes)
 
 
 def _replace(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, settings: Settings) -> None:
-    """Charge what the failure costs and start the next attempt, or end the job."""
+    """Charge what the failure costs and start the next attempt, or end the job. Without a provider it waits, uncharged."""
     policy = job.spec.failure_policy
-    action = gangs.verdict(gang, policy.rules)
+    action, by_rule = gangs.verdict(gang, policy.rules)
     words = kids.told(gang.failure, "a pod of the gang was lost")
     if action in ("FailJob", "FailShard"):
-        draft.fail(c.BAD_CONFIGURATION, words)
+        draft.fail(c.FAILURE_RULE if by_rule else c.BAD_CONFIGURATION, words)
         return
     free = action == "Ignore"
     restarts = int(draft.fields["restarts"]) + (0 if free else 1)
     if restarts > policy.max_restarts:
         draft.fail(c.MAX_RESTARTS_EXCEEDED, f"{policy.max_restarts} restarts were charged, one more would be: {words}")
         return
-    attempt = gang.attempt + 1
+    attempt = gangs.highest_attempt(draft) + 1
     without = attempt - int((draft.fields.get("checkpoint") or {}).get("attempt", 0))
     if without > policy.max_restarts_without_progress:
         draft.fail(c.NO_PROGRESS, f"{without} attempts in a row stored no checkpoint: {words}")
         return
+    if not _may_start(draft, job):
+        return
     gangs.tell_restart(draft, gang, free=free)
-    draft.fields |= {"attempt": attempt, "restarts": restarts}
-    _start(draft, job, owner, settings, attempt=attempt, restarts=restarts)
+    draft.fields["restarts"] = restarts
+    _start(draft, job, owner, settings, attempt=attempt)
+
+
+def _go_on(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, settings: Settings) -> None:
+    """The attempt did all that it was made for, and the job wants more by now: the next one goes on, for nothing."""
+    if _may_start(draft, job):
+        message = f"{_steps_of(gang)} steps are done, {job.spec.steps} are wanted by now: the next attempt goes on"
+        draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message=message)
+        _start(draft, job, owner, settings, attempt=gangs.highest_attempt(draft) + 1)
+
+
+def _steps_of(gang: gangs.Gang) -> int:
+    """The steps that a gang was made for."""
+    return int((gang.job["metadata"].get("annotations") or {}).get(STEPS, "0"))
 
 
 def _describe(draft: Draft, owner: Owner, gang: gangs.Gang | None) -> None:

@@ -87,7 +87,6 @@ def test_the_config_map_is_a_job_file_that_fetch_can_load(case, tmp_path):
     job = load_job(path)
     assert job.metadata.uid == "0a1b2c3d-0000-4000-8000-000000000000"
     assert job.kind == ALL[case][-1]["metadata"]["labels"]["frazil.dev/kind"]
-    assert ALL[case][0]["immutable"] is True
 
 
 def test_prompts_of_any_language_come_through_the_config_map(tmp_path):

@@ -99,7 +99,6 @@ def test_no_name_path_or_variable_is_there_twice(case):
             assert len(names) == len(set(names)), (container["name"], field)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a variable that several sources name is written several times")
 @pytest.mark.parametrize("name", ["HOME", "USER", "NCCL_DEBUG"])
 def test_a_variable_that_the_administrator_or_frazil_sets_too_is_there_once(name):
     """Server-side apply answers 500 to a list of variables with the same name twice (kubernetes#113482)."""
@@ -151,7 +150,6 @@ def test_the_spool_is_bounded_and_all_three_share_it(case):
         assert env_of(container)["FRAZIL_SPOOL"] == "/frazil/spool"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the launcher is not told the size of the spool and takes it for 8 GiB")
 def test_the_gpu_container_pauses_before_the_kubelet_evicts_the_pod_for_its_spool():
     settings = parse_settings({**PLAIN.document(), "spoolSize": "4Gi"})
     env = env_of(containers(pod_of(shards(generation_job(), settings)))["compute"])
@@ -368,7 +366,6 @@ def test_a_job_that_says_itself_how_long_a_node_is_waited_for_is_heard():
     assert [one["tolerationSeconds"] for one in spec["tolerations"] if one["key"] == own["key"]] == [5]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: any toleration of the key counts, whatever its effect")
 def test_a_toleration_of_another_effect_does_not_replace_the_wait():
     own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoSchedule"}
     spec = pod_of(shards(generation_job(workers={"template": {"tolerations": [own]}})))

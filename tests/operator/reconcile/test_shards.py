@@ -80,9 +80,6 @@ def test_the_operator_dies_before_any_write_and_nothing_is_different_in_the_end(
         assert len(world.made) == len(plain.made)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the immutable ConfigMap is applied again with a spec that may have changed"
-)
 def test_a_child_that_somebody_deleted_is_made_again_after_the_spec_has_changed():
     world = running()
     world.body["spec"]["workers"]["replicas"] = 2
@@ -93,7 +90,6 @@ def test_a_child_that_somebody_deleted_is_made_again_after_the_spec_has_changed(
     assert world.job()["spec"]["parallelism"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a fresh pin is taken as it is, whatever was pinned before")
 def test_a_child_that_somebody_deleted_is_not_made_again_for_other_prompts():
     """The operator restarted: the answer in its memory is gone, and the file is inspected anew."""
     world = running(prompts={"uri": "s3://b/p.jsonl", "perShard": 4})

@@ -83,9 +83,6 @@ def test_one_pod_needs_no_service_and_no_gang():
     assert world.condition("GangScheduled") == ("True", "NotRequired")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the gang that a pass makes is told of in a status of its own, seconds later"
-)
 def test_four_writes_to_running_for_one_pod():
     world = running(**ONE_POD)
     assert world.phase == "Running"
@@ -201,7 +198,6 @@ def test_the_jobs_own_rules_come_first(rules, code, conditions, charged):
     assert world.status["restarts"] == charged
 
 
-@pytest.mark.xfail(strict=True, reason="bug: FailJob by a rule of the job is told as BadConfiguration")
 def test_a_rule_that_ends_the_job_is_told_as_one():
     world = running(failurePolicy={"rules": [{"action": "FailJob", "onExitCodes": [9]}]})
     breaks(world, 9)
@@ -244,9 +240,6 @@ def test_a_rank_is_lost_and_the_operator_dies_anywhere(code, conditions):
     return None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the conditions stay those of the attempt before, until the status is next told"
-)
 @pytest.mark.parametrize("conditions", [[], [EVICTED]])
 def test_the_phase_after_a_crash_is_that_of_the_new_attempt(conditions):
     """The new attempt was made, and the operator died before it wrote the status."""
@@ -280,7 +273,6 @@ def test_it_is_resumed_with_the_restarts_that_were_charged_when_its_status_is_lo
     assert (world.status["attempt"], world.status["restarts"]) == (1, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the attempt of a gang that somebody deleted is used again")
 def test_a_gang_that_somebody_deleted_is_followed_by_the_next_attempt():
     """Its pods may still run: under the same name they would meet those of the new one."""
     world = running()
@@ -289,7 +281,6 @@ def test_a_gang_that_somebody_deleted_is_followed_by_the_next_attempt():
     assert world.jobs == ["dit-a1"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the next attempt is counted from the newest gang that is there")
 def test_a_new_attempt_that_somebody_deleted_is_not_used_again():
     world = running(failurePolicy={"maxRestarts": 100, "maxRestartsWithoutProgress": 1000})
     breaks(world)
@@ -299,7 +290,6 @@ def test_a_new_attempt_that_somebody_deleted_is_not_used_again():
     assert world.made == ["dit-a0", "dit-a1", "dit-a2"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the immutable ConfigMap of the attempt is applied again with other steps")
 def test_steps_that_grow_between_the_config_map_and_the_gang_do_not_block_the_job():
     world = World(training_job())
     world.step(dies_after=1)
@@ -309,7 +299,6 @@ def test_steps_that_grow_between_the_config_map_and_the_gang_do_not_block_the_jo
     assert len(world.jobs) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an attempt that ends at its own steps completes a job that wants more")
 def test_steps_that_grow_while_an_attempt_runs_are_made_by_the_next():
     world = running()
     world.body["spec"]["steps"] = 200
@@ -331,7 +320,6 @@ def test_steps_that_grow_reach_the_next_attempt():
     assert world.status["progress"]["totalSteps"] == 200
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a failed gang that waits for a provider is charged in every pass")
 def test_a_failure_that_waits_for_a_gang_provider_is_charged_once():
     world = started(training_job(scheduling={"gang": "Required"}), gang=GangSupport("volcano"))
     runs(world)
@@ -339,13 +327,13 @@ def test_a_failure_that_waits_for_a_gang_provider_is_charged_once():
     breaks(world)
     world.settle()
     assert world.condition("Failed") is None
-    assert world.status["restarts"] == 1
+    assert world.status["restarts"] == 0
     world.gang = GangSupport("volcano")
     world.settle()
     assert world.jobs == ["dit-a1"]
+    assert world.status["restarts"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: only the pods are asked about a disruption, and they may have gone")
 def test_a_disruption_is_free_even_when_its_pod_has_gone():
     """An evicted pod goes once the Job has counted it; the Job's own reason still says that its one rule applied."""
     world = running()
@@ -479,7 +467,6 @@ def test_the_active_deadline_fails_the_job_and_stops_its_pods():
     assert world.job()["spec"]["suspend"] is True
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the deadline is not looked at in the pass that replaces a gang")
 def test_no_attempt_is_begun_after_the_deadline():
     world = running(activeDeadlineSeconds=100)
     world.later(100)
