@@ -1,6 +1,7 @@
 """`python -m frazil_jobs.control.check`: what `helm test` runs. Asks every part of an installation for something real.
 
-Environment: FRAZIL_OPERATOR_URL, and what `frazil_jobs.control` reads.
+Environment: FRAZIL_OPERATOR_URL, FRAZIL_CHECK_NAMESPACE and FRAZIL_CHECK_DESTINATION (one that the namespace may use), and
+what `frazil_jobs.control` reads.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ def worker() -> str:
     job = {
         "apiVersion": API_VERSION,
         "kind": "GenerationJob",
-        "metadata": {"name": "helm-test", "namespace": "default"},
-        "spec": {"model": {"uri": "hf://frazil/none"}, "prompts": {"inline": ["one", "two"]}},
+        "metadata": {"name": "helm-test", "namespace": os.environ["FRAZIL_CHECK_NAMESPACE"]},
+        "spec": {
+            "model": {"uri": "hf://frazil/none"},
+            "prompts": {"inline": ["one", "two"]},
+            "output": {"destination": os.environ["FRAZIL_CHECK_DESTINATION"]},
+        },
     }
     app = make_app(redis_url_of(os.environ))
     asked = app.send_task(INSPECT, kwargs={"job": job}, queue=CONTROL_QUEUE, ignore_result=False)

@@ -5,7 +5,7 @@ each step was done exactly once, in order, from the state that the last one left
 `checkpoint.everySteps` steps and commits it; a new attempt goes on from the newest committed one. Whoever loses another rank
 ends with 75, and the operator starts the gang again.
 
-Environment: FRAZIL_SPOOL, FRAZIL_NODES, FRAZIL_NODE_RANK, FRAZIL_RENDEZVOUS (host:port), FRAZIL_STEP_SECONDS (0.05).
+Environment: FRAZIL_SPOOL, FRAZIL_NODES, FRAZIL_NODE_RANK, FRAZIL_RENDEZVOUS (host:port), STAND_IN_STEP_SECONDS (0.05).
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> int:
     try:
         spool = Spool(Path(os.environ["FRAZIL_SPOOL"]))
         task = TrainingTask.read(spool.root)
-        run = Run(task, spool, Gang(os.environ), step_seconds=float(os.environ.get("FRAZIL_STEP_SECONDS") or 0.05))
+        run = Run(task, spool, Gang(os.environ), step_seconds=float(os.environ.get("STAND_IN_STEP_SECONDS") or 0.05))
         signal.signal(signal.SIGTERM, run.stop)
         logger.info("begins", step=run.step, attempt=task.attempt)
         run.go()

@@ -178,6 +178,10 @@ class NetworkPolicyValues(Part):
     """Peers (as in a NetworkPolicy) that may read /metrics. Empty: all pods of the cluster."""
     extra_egress: list[dict[str, Any]] = Field(default_factory=list)
     """Further egress rules for the pods of jobs."""
+    api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
+        default_factory=lambda: [443, 6443], min_length=1
+    )
+    """Ports of the API server, which the operator reaches at any address: that of its Service, and its own."""
     fetch_from_internet: bool = True
     """Pods of jobs may reach the internet by HTTPS (models of the hub). NetworkPolicies are for pods, not containers: false
     where models come from the store or a claim."""

@@ -83,6 +83,9 @@ class Worker:
                 known.metrics.event_to_write_seconds.observe(self._wrote_at - added_at)
             known.metrics.reconcile_seconds.observe(time.perf_counter() - started)
             known.metrics.queue_depth.set(len(known.queue))
+            await asyncio.sleep(
+                0
+            )  # a reconcile that writes nothing waits for nothing: the lease must be renewed all the same
 
     async def _once(self, key: Key) -> str:
         """One reconcile; whatever it ends with, the key is looked at again when it should be."""

@@ -13,7 +13,7 @@ ADDRESS = "10.88.0.1"
 POD_NETWORK = "10.88.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/16"
 FIRST_SERVICE = "10.96.0.1"
-GATES = "--feature-gates=GenericWorkload=true"
+GANGS = "--feature-gates=GenericWorkload=true"
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class ControlPlane:
     bin: Path
     port: int = 6443
     etcd_port: int = 23790
+    gangs: bool = True
+    """Kubernetes' own gang scheduling."""
 
     @property
     def processes(self) -> Processes:
@@ -70,7 +72,7 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig}",
             "--leader-elect=false",
             "--secure-port=0",
-            GATES,
+            *([GANGS] if self.gangs else []),
             "--kube-api-qps=300",
             "--kube-api-burst=600",
         ]
@@ -112,8 +114,7 @@ class ControlPlane:
                 f"--token-auth-file={pki_folder / 'tokens.csv'}",
                 "--authorization-mode=Node,RBAC",
                 "--allow-privileged",
-                GATES,
-                "--runtime-config=scheduling.k8s.io/v1beta1=true",
+                *([GANGS, "--runtime-config=scheduling.k8s.io/v1beta1=true"] if self.gangs else []),
                 "--max-requests-inflight=2000",
                 "--max-mutating-requests-inflight=1000",
             ],

@@ -1,0 +1,86 @@
+"""The images that users build, built for real on a base made from Debian, and run under Pod Security `restricted`."""
+
+from __future__ import annotations
+
+import pytest
+from testcluster import images
+
+RUN = {
+    "operator": (["python", "-m", "frazil_operator", "--check", "--config", "/dev/null"], 0, '"leaseName"'),
+    "worker": (["python", "-m", "frazil_jobs.inputs.fetch"], 78, "FRAZIL_JOB_FILE"),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(RUN))
+def image(request, cluster):
+    """One of them, built and on the node."""
+    archive = images.built(request.param)
+    cluster.node().load(archive)
+    return request.param
+
+
+def test_it_runs_as_nobody_says_what_it_is_and_holds_no_compiler(image, tenant):
+    config = images.inspected(image)
+    assert config["User"] == "65532:65532"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"frazil-{image}"
+    assert {"org.opencontainers.image.version", "org.opencontainers.image.revision"} <= set(labels)
+    command, code, said = RUN[image]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"image-{image}", "namespace": tenant.namespace},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": name,
+                    "image": f"frazil.test/{image}:0.1.0",
+                    "imagePullPolicy": "Never",
+                    "command": given,
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+                for name, given in {
+                    "program": command,
+                    "compilers": ["sh", "-c", "! command -v cc gcc g++ clang make pip"],
+                    "torch": [
+                        "python",
+                        "-c",
+                        "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)",
+                    ],
+                }.items()
+            ],
+        },
+    }
+    cluster = tenant.cluster
+    cluster.apply(pod)
+
+    def ended() -> dict[str, int] | None:
+        statuses = cluster.get("pod", f"image-{image}", namespace=tenant.namespace)["status"].get(
+            "containerStatuses", []
+        )
+        found = {one["name"]: one["state"].get("terminated") for one in statuses}
+        return {name: end["exitCode"] for name, end in found.items()} if found and all(found.values()) else None
+
+    codes = cluster.until("its containers have ended", ended, seconds=90)
+    logs = cluster.kubectl("logs", f"image-{image}", "-n", tenant.namespace, "-c", "program").stdout
+    cluster.kubectl("delete", "pod", f"image-{image}", "-n", tenant.namespace, "--wait=false")
+    assert codes == {"program": code, "compilers": 0, "torch": 0}, (codes, logs)
+    assert said in logs
+
+
+def test_the_pins_of_each_image_are_those_of_the_whole(pytestconfig):
+    def pins(path) -> set[str]:
+        return {line.split(" ")[0] for line in path.read_text().splitlines() if "==" in line and line[0].isalnum()}
+
+    whole = pins(pytestconfig.rootpath / "requirements.lock")
+    for part in ("operator", "worker", "jobs"):
+        found = pins(pytestconfig.rootpath / "images" / part / "requirements.lock")
+        assert len(found) > 20
+        assert found <= whole, sorted(found - whole)
