@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from testcluster.frazil import CHART, CHECKOUT, values
+from testcluster.frazil import CHART, CHECKOUT
 
 from frazil_jobs.api.load import load_job
 
@@ -31,7 +31,7 @@ def test_every_rendered_object_is_accepted_strictly(tenant):
     everything = {"operator": {"replicas": 2}, "worker": {"replicas": 2}, "grafanaDashboard": {"enabled": True}}
     rendered = subprocess.run(
         [cluster.bin / "helm", "template", "frazil", CHART, "-n", SYSTEM, "-f", "-"],
-        input=json.dumps({**values("team-a", "team-b", **everything), "namespaces": ["team-a"]}),
+        input=json.dumps({**tenant.installation.values("team-a", "team-b", **everything), "namespaces": ["team-a"]}),
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from frazil_command import Frazil
-from testcluster.frazil import values
 
 
 def test_a_job_from_apply_to_fetched_pictures_is_byte_equal_to_a_local_run(tenant, reference, tmp_path):
@@ -71,7 +70,7 @@ def test_an_upgrade_in_the_middle_of_a_job_does_not_disturb_it(tenant, reference
     tenant.until(name, "Running")
     before = {pod["metadata"]["uid"] for pod in tenant.pods(name)}
     credentials = tenant.secret("frazil-default-write")
-    tenant.installation.install(values("team-a", "team-b", operator={"logLevel": "DEBUG"}))
+    tenant.installation.install(tenant.installation.values("team-a", "team-b", operator={"logLevel": "DEBUG"}))
     assert tenant.secret("frazil-default-write") == credentials
     tenant.until(name, "Complete")
     assert tenant.images(name) == reference

@@ -18,9 +18,9 @@ def test_crds_jobs_and_credentials_outlive_the_release(tenant):
         assert tenant.get(name)["metadata"]["uid"] == before["metadata"]["uid"]
         assert tenant.secret("frazil-credentials", namespace=SYSTEM) == credentials
     finally:
-        from testcluster.frazil import TENANTS, values
+        from testcluster.frazil import TENANTS
 
-        tenant.installation.install(values(*TENANTS))
+        tenant.installation.install(tenant.installation.values(*TENANTS))
     assert tenant.secret("frazil-credentials", namespace=SYSTEM) == credentials
     assert tenant.status(name)["phase"] == "Complete"
     assert len(tenant.pods(name)) == 3, "a finished job was made again"

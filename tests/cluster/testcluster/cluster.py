@@ -30,9 +30,11 @@ def default_state() -> Path:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster on this machine, described by its state folder."""
+    """One cluster on this machine, described by its state folder; or one of somebody else's, described by `existing`."""
 
     state: Path = field(default_factory=default_state)
+    existing: Path | None = None
+    """Kubeconfig of a cluster that is only used: nothing of it is started, stopped or pretended."""
 
     @property
     def bin(self) -> Path:
@@ -52,7 +54,7 @@ class Cluster:
     @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
-        return self.control_plane.kubeconfig
+        return self.existing or self.control_plane.kubeconfig
 
     def node(self, number: int = 0) -> Node:
         """A node, running or not."""
@@ -60,6 +62,8 @@ class Cluster:
 
     def up(self, *, nodes: int = 1, gpus: int = 4, checkout: Path | None = None) -> None:
         """Bring everything up that doesn't run. It can be called again at any time."""
+        if self.existing is not None:
+            return
         started = time.monotonic()
         binaries.require_debian_packages()
         binaries.build()
@@ -119,6 +123,8 @@ class Cluster:
 
     def environment_in(self, namespace: str) -> None:
         """A read-only claim in a namespace with the environment of the tests."""
+        if self.existing is not None:
+            return  # its images hold one
         folder = self.state / "environment"
         size = {"storage": "1Gi"}
         volume = f"{CLAIM}-{namespace}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -68,6 +69,14 @@ class Installation:
     cluster: Cluster
     namespace: str = "frazil-system"
     release: str = "frazil"
+
+    def values(self, *tenants: str, **more: Any) -> dict[str, Any]:
+        """Values for this cluster: programs from the mounted environment, or, on an existing one, from images that
+        FRAZIL_TEST_IMAGES names (a JSON object, as `images` of the chart)."""
+        if self.cluster.existing is None:
+            return values(*tenants, **more)
+        given = {"tenants": list(tenants), "images": json.loads(os.environ.get("FRAZIL_TEST_IMAGES") or "{}")}
+        return merged(given, more)
 
     def install(self, values: Mapping[str, Any], *, wait: bool = True) -> None:
         """Install or upgrade; namespaces are made, all of them `restricted`."""
