@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frazil_cli import options
+from frazil_cli.cluster import access
 
 if TYPE_CHECKING:
     from frazil_cli.download import Wanted
@@ -25,15 +27,24 @@ def command(
         str,
         typer.Argument(
             metavar="NAME|PREFIX|s3://…",
-            help="A job's name, a prefix in the store (namespace/name-uid), or an address.",
+            help="A job's name, here or on the cluster; a prefix in the store (namespace/name-uid); or an address.",
             show_default=False,
         ),
     ],
     store: options.Store = None,
     endpoint: options.Endpoint = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", rich_help_panel=WHAT, help="The job's namespace, when a name is given.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--namespace",
+            "-n",
+            rich_help_panel=WHAT,
+            help="The job's namespace, when a name is given.",
+            show_default="default; on a cluster the context's",
+        ),
+    ] = None,
+    context: access.Context = None,
+    kubeconfig: access.Kubeconfig = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -59,9 +70,13 @@ def command(
     The manifest says what there is; each file is checked against its sha256. Files that are here and right are left
     alone, so that a fetch that was stopped goes on where it was, and a damaged file is fetched again.
 
+    A name is looked for in the store of `frazil run`; if it isn't there, or a context is named, on the cluster that kubectl
+    uses: with the namespace's own right to read, at the store's public endpoint or through a forwarded port.
+
     Examples:
 
     - `frazil fetch shapes`  from ./frazil-results into ./shapes
+    - `frazil fetch shapes -n team-a`  of a cluster; `kubectl frazil fetch shapes` never looks elsewhere
     - `frazil fetch shapes --store s3://bucket/prefix --endpoint http://127.0.0.1:9000 --to results`
     - `frazil fetch default/shapes-1a2b3c4d --only 'images/*'`
     - `frazil fetch s3://bucket/prefix/default/shapes-1a2b3c4d`
@@ -71,34 +86,32 @@ def command(
     """
     from frazil_cli.display import duration
     from frazil_cli.download import Done, fetch_all, matching
-    from frazil_cli.locating import how_far, locate, say_others, split_address
-    from frazil_cli.prepare import store_config
+    from frazil_cli.fetchplace import Asked, place
+    from frazil_cli.locating import how_far, say_others
     from frazil_jobs.base.exits import TryAgain
-    from frazil_jobs.stores import open_store
 
-    root, what = split_address(what)
-    config = store_config(root or store, endpoint)
-    source = open_store(config)
-    found = locate(source, config, what, namespace=namespace)
-    if found.manifest is None and not partial:
-        raise TryAgain(
-            f"{found.prefix} isn't finished: {how_far(source, found.prefix)}, and there is no manifest yet",
-            remedy="run the job to its end, or take what is there with --partial",
-        )
-    folder = (to or Path(_name(found))).absolute()
-    started = time.monotonic()
-    counts = {"files": 0, "fetched": 0, "bytes": 0}
+    asked = Asked(what, store, endpoint, access.Access(kubeconfig, context, namespace))
+    with ExitStack() as stack:
+        source, found = stack.enter_context(place(asked))
+        if found.manifest is None and not partial:
+            raise TryAgain(
+                f"{found.prefix} isn't finished: {how_far(source, found.prefix)}, and there is no manifest yet",
+                remedy="run the job to its end, or take what is there with --partial",
+            )
+        folder = (to or Path(_name(found))).absolute()
+        started = time.monotonic()
+        counts = {"files": 0, "fetched": 0, "bytes": 0}
 
-    def note(done: Done) -> None:
-        counts["files"] += 1
-        counts["fetched"] += done.fetched
-        counts["bytes"] += done.size
-        progress.advance(done)
+        def note(done: Done) -> None:
+            counts["files"] += 1
+            counts["fetched"] += done.fetched
+            counts["bytes"] += done.size
+            progress.advance(done)
 
-    progress = _Progress(found, shown=not (quiet or as_json), notes=say_others(found), counted=only is None)
-    with progress:
-        fetch_all(source, found.prefix, matching(_wanted(source, found), only), folder, threads=jobs, on_done=note)
-    seconds = time.monotonic() - started
+        progress = _Progress(found, shown=not (quiet or as_json), notes=say_others(found), counted=only is None)
+        with progress:
+            fetch_all(source, found.prefix, matching(_wanted(source, found), only), folder, threads=jobs, on_done=note)
+        seconds = time.monotonic() - started
     result: dict[str, Any] = {
         "prefix": found.prefix,
         "to": str(folder),

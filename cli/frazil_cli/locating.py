@@ -17,6 +17,10 @@ _HEX = "0123456789abcdef"
 _UID = re.compile(r"[0-9a-f]{8}")
 
 
+class NoSuchJob(BadConfiguration):
+    """The store has no results of that name."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The results that are meant. `manifest` is None while the job is at work."""
@@ -45,7 +49,7 @@ def split_address(what: str) -> tuple[str | None, str]:
 
 
 def locate(store: ObjectStore, config: StoreConfig, what: str, *, namespace: str) -> Found:
-    """The results of the job that `what` names. Raises BadConfiguration when there are none, TryAgain when it's unsure."""
+    """The results of the job that `what` names. Raises NoSuchJob when there are none, TryAgain when it's unsure."""
     prefix = what.strip("/")
     if "/" in prefix:
         manifest = manifest_at(store, prefix)
@@ -54,7 +58,7 @@ def locate(store: ObjectStore, config: StoreConfig, what: str, *, namespace: str
     stem = f"{namespace}/{prefix}-"
     prefixes = [f"{stem}{uid}" for uid in sorted(uids(store, config, stem))]
     if not prefixes:
-        raise BadConfiguration(
+        raise NoSuchJob(
             f"there is no job {what!r} of the namespace {namespace!r} in {store.where}",
             remedy="check the name, --namespace and --store",
         )

@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command
 
 from frazil_cli import bench, fetch, options, plan, run
+from frazil_cli.cluster import doctor, watch
 from frazil_cli.errors import guard
 
 EXIT_CODES = """
@@ -31,7 +32,8 @@ app = typer.Typer(
 
     - `frazil plan job.yaml`  what would run, and how fast it can be at best
     - `frazil run job.yaml`  run it on this machine, into ./frazil-results
-    - `frazil fetch NAME`  take verified copies of the results
+    - `frazil fetch NAME`  take verified copies of the results, of a run here or of a cluster's job
+    - `frazil watch NAME`  how a job on a cluster gets on; `frazil doctor` when something is wrong there
     """
     + EXIT_CODES,
     rich_markup_mode="markdown",
@@ -61,6 +63,8 @@ app.command("run", rich_help_panel="On this machine")(run.command)
 app.command("plan", rich_help_panel="On this machine")(plan.command)
 app.add_typer(bench.app, name="bench", rich_help_panel="On this machine")
 app.command("fetch", rich_help_panel="Results")(fetch.command)
+app.command("watch", rich_help_panel="On a cluster")(watch.command)
+app.command("doctor", rich_help_panel="On a cluster")(doctor.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

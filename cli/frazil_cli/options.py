@@ -14,7 +14,8 @@ def _debug(value: bool) -> bool:
     return value
 
 
-def _json(value: bool) -> bool:
+def note_json(value: bool) -> bool:
+    """Errors become objects as well."""
     invocation.as_json = invocation.as_json or value
     return value
 
@@ -51,7 +52,7 @@ AsJson = Annotated[
     bool,
     typer.Option(
         "--json",
-        callback=_json,
+        callback=note_json,
         rich_help_panel=SCREEN,
         help="Print one JSON object on stdout; an error is one as well.",
     ),

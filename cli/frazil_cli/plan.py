@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from frazil_cli import options
+from frazil_cli.cluster import access
 from frazil_cli.run import LAYOUT, Device, DeviceOption, JobFile, Ranks, Replicas, Threads
 
 
@@ -25,6 +26,17 @@ def command(
     ] = False,
     store: options.Store = None,
     endpoint: options.Endpoint = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            rich_help_panel=access.PANEL,
+            help="Show the objects that the operator would create, and ask the cluster, if there is one, to judge them.",
+        ),
+    ] = False,
+    namespace: access.Namespace = None,
+    context: access.Context = None,
+    kubeconfig: access.Kubeconfig = None,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:
@@ -38,33 +50,48 @@ def command(
     - `frazil plan job.yaml`
     - `frazil plan job.yaml --ranks 1 --quick`  in half a second
     - `frazil plan job.yaml --json | jq .outputs.count`
+    - `frazil plan job.yaml --cluster -n team-a`  the manifests, and what the API server says of them (nothing is created)
 
     Fields of the JSON object: `name namespace kind mode`; `outputs` (count, prompts, perPrompt, format, shards, perShard,
     promptsSha256, uid, prefix, firstKey, lastKey, firstSeed); `model` (uri, pipeline, bytes, dtype); `guidance` (style,
     branches, reason); `here` (device, ranks, replicas, threads, degrees, grid, notes); `cluster` (replicas, podsAtOnce,
-    gpusAtOnce, indices, objects); `speedUp` (bound, measuredBound, measure); `message` (bytesPerStep, perStep, steps,
-    what); `changes`; `problems` (field, message, remedy, exitCode). What can't be known here is null.
+    gpusAtOnce, indices, objects; with --cluster also namespace, manifests, server (context, trials), notes); `speedUp`
+    (bound, measuredBound, measure); `message` (bytesPerStep, perStep, steps, what); `changes`; `problems` (field, message,
+    remedy, exitCode). What can't be known here is null.
     """
     from rich.console import Console
 
     from frazil_cli.errors import lines_of
-    from frazil_cli.planning import make_plan
+    from frazil_cli.planning import document_of, make_plan
     from frazil_cli.prepare import Wishes, store_config
 
     wishes = Wishes(device=device.value, ranks=ranks, replicas=replicas, threads=threads)
     stderr = Console(stderr=True, highlight=False)
+    out = Console(highlight=False)
+    on = None
     with stderr.status("reading the job, its prompts and its model"):
         plan = make_plan(job, store=store_config(store, endpoint), wishes=wishes, quick=quick)
+    if cluster and plan.job is not None:
+        from frazil_cli.cluster import planned
+
+        with stderr.status("asking the cluster"):
+            pin = plan.pin.model_dump(mode="json") if plan.pin else None
+            on = planned.on_cluster(job, plan.job, pin, access.Access(kubeconfig, context, namespace))
+        plan.document["cluster"] |= on.document()
+        plan.problems += on.problems
+    document = document_of(plan)
     if as_json:
-        typer.echo(json.dumps(plan.document, indent=2))
+        typer.echo(json.dumps(document, indent=2))
     else:
         from frazil_cli.plandrawing import draw
 
-        draw(plan.document, Console(highlight=False))
+        draw(document, out)
+        if on is not None:
+            planned.draw(on, out)
         for problem in plan.problems:
             for line in lines_of(problem):
                 stderr.print(line, soft_wrap=True)
-    return _code(plan.document["problems"])
+    return _code(document["problems"])
 
 
 def _code(problems: list[dict[str, Any]]) -> int:

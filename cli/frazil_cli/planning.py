@@ -45,6 +45,8 @@ class Plan:
 
     document: dict[str, Any] = field(default_factory=dict)
     problems: list[FrazilError] = field(default_factory=list)
+    job: GenerationJob | None = None
+    pin: PromptsPin | None = None
 
     def attempt(self, call: Callable[[], Any]) -> Any:
         """What `call` returns; None, and one more problem, when it raises."""
@@ -60,12 +62,12 @@ def make_plan(
 ) -> Plan:
     """Plan a job. Raises FrazilError only for a file that holds no job."""
     job = load_generation_job(file)
-    plan = Plan()
+    plan = Plan(job=job)
     found = machine or this_machine()
     access = Access.from_env(environment_for(store))
     base_dir = file.absolute().parent
     plan.attempt(lambda: check_names(job))
-    pin = plan.attempt(lambda: inspect_prompts(job.spec.prompts, base_dir=base_dir, access=access))
+    pin = plan.pin = plan.attempt(lambda: inspect_prompts(job.spec.prompts, base_dir=base_dir, access=access))
     layout = plan.attempt(lambda: layout_for(job, machine=found, shards=pin.shards if pin else 1, wishes=wishes))
     model = plan.attempt(lambda: local_model(job, base_dir=base_dir, access=access))
     guidance = None
@@ -102,17 +104,17 @@ def make_plan(
         "speedUp": _speed_up(job, guidance, model),
         "message": _message(job, layout, guidance, model),
         "changes": changes(job, layout.degrees if layout else _asked(job)),
-        "problems": [
-            {
-                "field": problem.field,
-                "message": problem.message,
-                "remedy": problem.remedy,
-                "exitCode": problem.exit_code,
-            }
-            for problem in plan.problems
-        ],
     }
     return plan
+
+
+def document_of(plan: Plan) -> dict[str, Any]:
+    """The whole object: what was found out, and every problem."""
+    problems = [
+        {"field": problem.field, "message": problem.message, "remedy": problem.remedy, "exitCode": problem.exit_code}
+        for problem in plan.problems
+    ]
+    return {**plan.document, "problems": problems}
 
 
 def _any_negative(job: GenerationJob, pin: PromptsPin, base_dir: Path, access: Access) -> bool:
@@ -169,16 +171,19 @@ def _here(layout: Layout) -> dict[str, Any]:
 
 
 def _cluster(job: GenerationJob, pin: PromptsPin | None) -> dict[str, Any]:
-    """What the operator will make of it. The YAML itself is the operator's."""
+    """What the operator will make of it, in words; `--cluster` shows the objects."""
     workers = job.spec.workers
     replicas = min(workers.replicas, pin.shards) if pin else workers.replicas
-    objects = [
-        "batch/v1 Job (indexed, one index a shard)",
-        "v1 Service (headless)",
-        "v1 ConfigMap (the job as it was taken)",
-    ]
-    if job.spec.scheduling.gang == "Required" or (job.spec.scheduling.gang == "Auto" and workers.nodes_per_replica > 1):
-        objects.append("a PodGroup of the gang scheduler that the cluster serves")
+    objects = ["v1 ConfigMap (the job as it was taken)"]
+    if workers.nodes_per_replica > 1:
+        objects += [
+            "v1 Service (headless)",
+            "batch/v1 Jobs (indexed, one index a node; one a shard, as many as replicas)",
+        ]
+        if job.spec.scheduling.gang != "None":
+            objects.append("a PodGroup a Job, of the gang scheduler that the cluster serves")
+    else:
+        objects.append("batch/v1 Job (indexed, one index a shard)")
     return {
         "replicas": replicas,
         "podsAtOnce": replicas * workers.nodes_per_replica,

@@ -32,6 +32,7 @@ NEEDED = {
     "end an attempt": ("delete", "batch", "jobs"),
     "find pods": ("list", "", "pods"),
     "hear of pods": ("watch", "", "pods"),
+    "give up the pods of a lost node": ("patch", "", "pods/status"),
     "delete the pods of a lost node": ("delete", "", "pods"),
     "read prompts of a ConfigMap": ("get", "", "configmaps"),
     "give a job to its pods": ("create", "", "configmaps", "services"),

@@ -156,10 +156,10 @@ def test_a_lost_node_takes_no_picture_with_it(tenant, undisturbed):
         node.kill()
         # The shard can go nowhere else until the selector's node is back: so it comes back, after the pods were given up.
         cluster.until(
-            "the lost pod was deleted by force",
+            "the lost pod was given up, and another waits",
             lambda: (
-                "NodeLost" in cluster.kubectl("get", "events", "-n", tenant.namespace).stdout
-                or "deleted by force" in cluster.kubectl("get", "events", "-n", tenant.namespace).stdout
+                "was given up" in cluster.kubectl("get", "events", "-n", tenant.namespace).stdout
+                and any(pod["status"]["phase"] == "Pending" for pod in tenant.pods(name))
             ),
             seconds=180,
         )

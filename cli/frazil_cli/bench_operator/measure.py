@@ -38,7 +38,7 @@ _POLL_SECONDS: Final = 1.0
 _NODES: Final = 20
 _PACED: Final = 60
 _PACE_SECONDS: Final = 0.3
-_LEASE_SECONDS: Final = 3
+_LEASE_SECONDS: Final = 8
 _UNCOUNTED: Final = ("event", "lease")
 _FINAL: Final = ("Complete", "Failed")
 

@@ -174,7 +174,6 @@ class Worker:
         written = plan.status is not None and await self._status(key, job, plan)
         if written or plan.delete or plan.patch or plan.apply or plan.finalizers is not None:
             self._wrote_at = time.monotonic()
-        if written:
             await asyncio.gather(*(self._post(key, job, event) for event in plan.events))
         if plan.delete_job:
             path = path_of(API_VERSION, key.kind, key.namespace, key.name)
@@ -193,7 +192,7 @@ class Worker:
     async def _patch(self, patch: Patch) -> None:
         body: dict[str, Any] = dict(patch.body)
         body["metadata"] = {**body.get("metadata", {}), "resourceVersion": patch.resource_version}
-        path = path_of(patch.api_version, patch.kind, patch.namespace, patch.name)
+        path = path_of(patch.api_version, patch.kind, patch.namespace, patch.name, status=patch.status)
         self._known.state.wrote(await self._known.kube.merge(patch.kind, path, body))
 
     async def _finalizers(self, key: Key, job: Object, wanted: tuple[str, ...]) -> None:

@@ -51,5 +51,9 @@ def take_leave(draft: Draft, observed: Observed, job: Job | None, owner: Owner, 
         draft.again(_AGAIN_SECONDS)
     plan = draft.plan()
     return Plan(
-        delete=plan.delete, finalizers=plan.finalizers, asks=plan.asks, events=(), requeue_after=plan.requeue_after
+        patch=plan.patch,
+        delete=plan.delete,
+        finalizers=plan.finalizers,
+        asks=plan.asks,
+        requeue_after=plan.requeue_after,
     )

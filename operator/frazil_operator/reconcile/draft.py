@@ -130,8 +130,8 @@ class Draft:
         at_least = max(seconds, 0.1)
         self._again = at_least if self._again is None else min(self._again, at_least)
 
-    def patch(self, child: Object, body: Mapping[str, Any]) -> None:
-        """Change some fields of a child as it was seen."""
+    def patch(self, child: Object, body: Mapping[str, Any], *, status: bool = False) -> None:
+        """Change some fields of a child as it was seen; with `status`, of its status."""
         meta = child["metadata"]
         self.patches.append(
             Patch(
@@ -141,6 +141,7 @@ class Draft:
                 name=meta["name"],
                 resource_version=str(meta.get("resourceVersion", "")),
                 body=body,
+                status=status,
             )
         )
 

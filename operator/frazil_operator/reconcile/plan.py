@@ -129,6 +129,8 @@ class Patch:
     """Of the object as it was seen; sent along as a precondition."""
     body: Mapping[str, Any]
     """Such as {"spec": {"parallelism": 4}}."""
+    status: bool = False
+    """Of the status subresource."""
 
 
 AskName = Literal["inspect", "finalize", "delete_outputs"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from frazil_jobs.api import conditions as c
 from frazil_operator.reconcile.children import Trouble, deleted, lost, lost_in, pod_ended, trouble
 from frazil_operator.reconcile.draft import Draft
+from frazil_operator.reconcile.times import text_of
 from frazil_operator.settings import Settings
 
-_NEXT_LOOK_SECONDS = 1.0
+_NEXT_LOOK_SECONDS: Final = 1.0
+NODE_LOST: Final = "NodeLost"
 
 
 def tell_readiness(draft: Draft, *, ready: int, wanted: int) -> None:
@@ -36,16 +40,30 @@ def first_trouble(draft: Draft) -> Trouble | None:
 
 
 def release_lost(draft: Draft, settings: Settings) -> None:
-    """Delete by force what a node that no longer answers should have ended long ago: its Job would wait for ever.
+    """Give up pods whose node no longer answers and which should have ended long ago: their Job would wait for ever.
 
-    A zombie can do no harm: outputs have deterministic keys and bytes, and attempts are fenced by their names.
+    As Kubernetes' own pod collector does it: first the pod's status says that it has failed, by a disruption (the Job
+    controller then counts it, for nothing, and makes another), then the pod is deleted by force. A zombie can do no harm:
+    outputs have deterministic keys and bytes, and attempts are fenced by their names.
     """
     for pod in draft.observed.of("pod"):
+        status = pod.get("status") or {}
         if lost(pod, draft.now, after=settings.node_lost_seconds):
+            node, name = (pod.get("spec") or {}).get("nodeName", "its node"), pod["metadata"]["name"]
+            message = f"{node} does not answer: {name} was given up"
+            disrupted = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": NODE_LOST,
+                "message": message,
+                "lastTransitionTime": text_of(draft.now),
+            }
+            others = [one for one in status.get("conditions") or () if one.get("type") != "DisruptionTarget"]
+            given_up = {"phase": "Failed", "reason": NODE_LOST, "message": message, "conditions": [*others, disrupted]}
+            draft.patch(pod, {"status": given_up}, status=True)
+            draft.event("Warning", c.DISRUPTED, message)
+        elif status.get("reason") == NODE_LOST and deleted(pod) and pod["metadata"].get("deletionGracePeriodSeconds"):
             draft.delete(pod, grace_seconds=0)
-            node = (pod.get("spec") or {}).get("nodeName", "its node")
-            name = pod["metadata"]["name"]
-            draft.event("Warning", c.DISRUPTED, f"{node} does not answer: {name} was deleted by force")
         elif (wait := lost_in(pod, draft.now, after=settings.node_lost_seconds)) is not None:
             draft.again(wait + _NEXT_LOOK_SECONDS)
 

@@ -58,7 +58,8 @@ def main() -> int:
             return 0 if up else 1
     except (binaries.CannotBuild, TimeoutError) as error:
         print(error, file=sys.stderr)
-        print(cluster.logs(lines=8), file=sys.stderr)
+        if args.command in ("up", "install"):
+            print(cluster.logs(lines=8), file=sys.stderr)
         return 1
     return 0
 

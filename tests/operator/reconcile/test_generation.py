@@ -388,16 +388,25 @@ def test_the_status_is_of_constant_size(count):
     GenerationJobStatus.model_validate(world.status)
 
 
-def test_a_pod_of_a_lost_node_is_deleted_by_force_after_the_stated_time():
+def test_a_pod_of_a_lost_node_is_given_up_after_the_stated_time():
+    """Its Job would wait for it for ever: deleted by force it would still lack an end (kubernetes: podReplacementPolicy)."""
     world = running()
     pod = world.pod("ice-a0", phase="Running")
-    pod["metadata"]["deletionTimestamp"] = "2026-11-23T10:00:00Z"
+    pod["metadata"] |= {"deletionTimestamp": "2026-11-23T10:00:00Z", "deletionGracePeriodSeconds": 30}
     assert world.plan().requeue_after == pytest.approx(61)
     world.later(59)
-    assert not world.plan().delete
+    assert not world.plan().patch
     world.later(1)
+    (patch,) = world.plan().patch
+    assert patch.status
+    assert patch.body["status"]["phase"] == "Failed"
+    assert [one["type"] for one in patch.body["status"]["conditions"]] == ["DisruptionTarget"]
+    assert not world.plan().delete, "the status comes first: a deletion would change the version that it's written at"
+    pod["status"] |= patch.body["status"]
     (deletion,) = world.plan().delete
     assert (deletion.kind, deletion.grace_seconds) == ("Pod", 0)
+    pod["metadata"]["deletionGracePeriodSeconds"] = 0
+    assert not world.plan().delete
 
 
 def test_another_controllers_job_is_left_alone():

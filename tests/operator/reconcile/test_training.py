@@ -476,10 +476,10 @@ def test_no_attempt_is_begun_after_the_deadline():
     assert world.made == ["dit-a0"]
 
 
-def test_a_pod_of_a_lost_node_is_deleted_by_force_so_that_its_gang_can_fail():
+def test_a_pod_of_a_lost_node_is_given_up_so_that_its_gang_can_fail():
     world = running()
     pod = world.pod("dit-a0", 1, phase="Running")
     pod["metadata"]["deletionTimestamp"] = "2026-11-23T10:00:00Z"
     world.later(61)
-    (deletion,) = world.plan().delete
-    assert (deletion.kind, deletion.grace_seconds) == ("Pod", 0)
+    (patch,) = world.plan().patch
+    assert (patch.kind, patch.status, patch.body["status"]["phase"]) == ("Pod", True, "Failed")
