@@ -4,6 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -q --durations=10
 TESTCLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m testcluster
 
 .PHONY: help setup demo test test-all check generated lock clean cluster cluster-down cluster-build
@@ -18,10 +19,13 @@ demo: setup ## Generate a batch with the small model on 2 ranks, exactly, and le
 	@$(BIN)/frazil run examples/shapes/job.yaml --store frazil-results
 
 test: setup check cluster-build ## The checks and the quick tests, also those on a real Kubernetes where it can run here.
-	@$(BIN)/pytest -m 'not slow' $(ARGS)
+	@$(PYTEST) -n 2 -m 'not slow and not cluster' $(ARGS) || test $$? -eq 5
+	$(PYTEST) -m 'not slow and cluster' $(ARGS) || test $$? -eq 5
 
 test-all: setup check cluster-build ## Every test, the slow ones too.
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) -n 2 -m 'not slow and not cluster' $(ARGS) || test $$? -eq 5
+	$(PYTEST) -m 'slow and not cluster' $(ARGS) || test $$? -eq 5
+	$(PYTEST) -m cluster $(ARGS) || test $$? -eq 5
 
 cluster: setup ## A real Kubernetes on this machine with Frazil installed, to try things on (needs root; Go the first time).
 	@$(TESTCLUSTER) install

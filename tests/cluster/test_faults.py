@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from testcluster.tenant import PROMPTS
 
 SYSTEM = "frazil-system"
 
@@ -25,8 +26,8 @@ def wait_for_stored(tenant, name: str, count: int = 1) -> None:
 
 
 def long_job(tenant, name: str, **spec):
-    """A job whose shards take some seconds each, so that something can die in between."""
-    return tenant.job(name, imagesPerPrompt=2, **spec)
+    """A job of two shards that take some seconds each, so that something can die in between."""
+    return tenant.job(name, imagesPerPrompt=3, prompts={"inline": PROMPTS[:4], "perShard": 2}, **spec)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbe
         time.sleep(pause)
         tenant.cluster.kubectl("delete", "pod", "-n", SYSTEM, "-l", selector, "--grace-period=0", "--force")
     ended_alike(tenant, name, undisturbed)
-    assert len(tenant.pods(name)) == 3
+    assert len(tenant.pods(name)) == 2
 
 
 def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
@@ -119,7 +120,7 @@ def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
     wait_for_stored(tenant, name)
     tenant.cluster.restart_apiserver()
     ended_alike(tenant, name, undisturbed)
-    assert len(tenant.pods(name)) == 3
+    assert len(tenant.pods(name)) == 2
 
 
 @pytest.mark.slow
