@@ -238,6 +238,35 @@ def test_a_fetch_that_is_asked_to_stop_ends_at_once_with_try_again(job, make_mod
         Task.read(job.spool)
 
 
+def test_a_store_that_is_away_is_waited_for_and_anything_else_is_not(job, monkeypatch):
+    from frazil_jobs.inputs import fetch as module
+
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    order, access = Order.from_env(job.env), Access.from_env(job.env)
+    answers = [TryAgain("away"), TryAgain("away"), "task"]
+    asked = []
+
+    def answer(*_):
+        asked.append(1)
+        found = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(module, "fetch", answer)
+    assert module._patiently(order, access, seconds=60) == "task"
+    assert len(asked) == 3
+    asked.clear()
+    with pytest.raises(TryAgain):
+        module._patiently(order, access, seconds=0)
+    assert len(asked) == 1
+    asked.clear()
+    answers[0] = BadInput("a bad row")
+    with pytest.raises(BadInput):
+        module._patiently(order, access, seconds=60)
+    assert len(asked) == 1
+
+
 def test_bad_prompts_are_told_before_the_model_is_looked_at(job):
     job.spec["model"]["uri"] = "hf://owner/model"
     job.rows([{"promt": "a"}])

@@ -129,6 +129,6 @@ def _values(cluster: Cluster, destination: str) -> dict[str, str]:
     missing = [key for key in ("endpoint", "bucket", "accessKey", "secretKey") if not values.get(key)]
     if missing:
         raise BadConfiguration(
-            f"the Secret {name} lacks {', '.join(missing)}", field=name, remedy="see docs: destinations"
+            f"the Secret {name} lacks {', '.join(missing)}", field=name, remedy="docs/operations.md says what it holds"
         )
     return values

@@ -7,7 +7,7 @@ scheduler that doesn't exist ends it before a byte of weights is read. It can be
 Environment: FRAZIL_JOB_FILE, FRAZIL_SPOOL, FRAZIL_SHARDS ("0,2,4", "0-3"; absent: all), FRAZIL_PREFIX, FRAZIL_JOB_UID,
 FRAZIL_PROMPTS_SHA256 (absent: the prompts are inspected here), FRAZIL_ATTEMPT (of a TrainingJob), FRAZIL_STORE and
 FRAZIL_S3_* (frazil_jobs.stores), FRAZIL_MODEL_CACHE, FRAZIL_PVC_ROOT, FRAZIL_PROMPTS_FILE, HF_TOKEN, HF_ENDPOINT
-(frazil_jobs.inputs.access).
+(frazil_jobs.inputs.access), FRAZIL_PATIENCE_SECONDS (how long a store that is away is waited for; 0).
 Exit codes: 0 done, 65 bad input, 75 try again, 78 bad configuration.
 """
 
@@ -19,9 +19,11 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.load import load_job
@@ -40,6 +42,9 @@ from frazil_jobs.inputs.stored import stored_keys
 from frazil_jobs.inputs.task import Shard, Task, input_folder, task_path
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.stores import ObjectStore, open_store
+
+FIRST_PAUSE_SECONDS: Final = 2.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ def main() -> int:
         logger.error("fetch can't start", error=str(error), exit_code=error.exit_code)
         return error.exit_code
     try:
-        task = fetch(order, Access.from_env())
+        task = _patiently(order, Access.from_env(), seconds=float(os.environ.get("FRAZIL_PATIENCE_SECONDS") or 0))
     except Exception as caught:
         told = _disk_error(caught, order.spool) if isinstance(caught, OSError) else caught
         code = exit_code_of(told)
@@ -234,6 +239,20 @@ def main() -> int:
         model=str(task.model),
     )
     return OK
+
+
+def _patiently(order: Order, access: Access, *, seconds: float) -> Task | TrainingTask:
+    """Fetch; while a store or hub is away, again for so many seconds: an outage should not cost a pod its tries."""
+    end, pause = time.monotonic() + seconds, FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return fetch(order, access)
+        except TryAgain as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.get_logger().warning("trying again", error=str(error), pause=pause)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
 def _disk_error(error: OSError, spool: Path) -> Exception:

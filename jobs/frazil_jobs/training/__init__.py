@@ -1,1 +1,1 @@
-"""Freeze-optimised pipeline training: the plan, the stage, the trainer (see docs of the design; not built yet)."""
+"""Training over pipeline stages. So far a stand-in that lives the life of a gang (standin.py)."""

@@ -37,6 +37,8 @@ _STORE_KEYS: Final = {
     "FRAZIL_S3_SECRET_KEY": ("secretKey", False),
 }
 """Variable: key of the Secret, and whether it may be missing."""
+_PATIENCE_SECONDS: Final = 600
+"""How long `fetch` waits for a store that is away before the pod fails and a try is counted."""
 _SPOOL_SHARE: Final = Decimal("0.8")
 """Of the spool's size, how much may wait for the store before the GPU container pauses: at all of it the pod is evicted."""
 _UPLOAD_RESERVE_SECONDS: Final = 15
@@ -131,6 +133,7 @@ def _fetch(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any]:
         _value("FRAZIL_JOB_FILE", JOB_FILE),
         _value("FRAZIL_SPOOL", SPOOL),
         _value("FRAZIL_MODEL_CACHE", MODELS),
+        _value("FRAZIL_PATIENCE_SECONDS", str(_PATIENCE_SECONDS)),
         *request.store_env,
         *_credentials(request.destination, "read"),
     ]
