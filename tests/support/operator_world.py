@@ -181,7 +181,7 @@ class World:
         raise AssertionError(f"still writing after {most} rounds")
 
     def make(self, thing: Any) -> None:
-        """Create an object, unless it's there."""
+        """Apply an object: made where there is none; of one that is there only data may change."""
         self._serial += 1
         key = (thing["kind"], thing["metadata"]["name"])
         made = copy.deepcopy(dict(thing))
@@ -190,6 +190,8 @@ class World:
             assert there["metadata"]["uid"], "applied again"
             if there.get("immutable") and there["data"] != made["data"]:
                 raise Refused(f"{key[0]} {key[1]}: data: Forbidden: field is immutable when `immutable` is set")
+            if "data" in made:
+                there["data"] = made["data"]
             return
         if key[0] == "Job":
             self.made.append(key[1])

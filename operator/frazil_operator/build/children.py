@@ -18,7 +18,18 @@ from frazil_jobs.api.common import ShardFailureRule
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import CONFIG, DATAERR
-from frazil_operator.build.labels import JOB_UID, PARALLELISM, PROMPTS, QUEUE, RESTARTS, SHARD, STEPS, TRY, Owner
+from frazil_operator.build.labels import (
+    JOB_UID,
+    PARALLELISM,
+    PROMPTS,
+    QUEUE,
+    RESTARTED,
+    RESTARTS,
+    SHARD,
+    STEPS,
+    TRY,
+    Owner,
+)
 from frazil_operator.build.pod import COMPUTE, RENDEZVOUS_PORT, PodRequest, pod_template
 from frazil_operator.build.volumes import JOB_FILE, Job
 from frazil_operator.settings import Settings
@@ -124,6 +135,7 @@ def gang_job(
     shard: int | None = None,
     tries: int = 0,
     restarts: int = 0,
+    restarted: str = "",
     placement: GangPlacement = GangPlacement(),
 ) -> dict[str, Any]:
     """The Indexed Job whose indices are the nodes of one replica; with `shard`, of the gang that makes one shard."""
@@ -160,6 +172,8 @@ def gang_job(
     annotations = {PROMPTS: json.dumps(dict(pin), sort_keys=True)} if pin else {}
     if isinstance(job, TrainingJob):
         annotations[STEPS] = str(job.spec.steps)
+    if restarted:
+        annotations[RESTARTED] = restarted
     return _job(job, owner, name, attempt=attempt, spec=spec, annotations=annotations, labels=labels)
 
 

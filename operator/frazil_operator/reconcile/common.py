@@ -28,6 +28,7 @@ def stay_stopped(draft: Draft, job: Job, children: list[Object]) -> bool:
         if draft.is_true(c.PODS_READY):
             draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message="the job is suspended")
         draft.fields.pop("startTime", None)
+        tell_jobs(draft, children)
         workers = dict(draft.fields.get("workers") or {})
         if workers:
             counts = {"active": sum(map(kids.active, children)), "ready": sum(map(kids.ready, children))}
@@ -107,7 +108,7 @@ def _says_no(said: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def tell_jobs(draft: Draft, children: Sequence[Object]) -> None:
-    """List the first children."""
+    """List the last children: of the gangs of shards, those that were begun last."""
     draft.fields["jobs"] = [
         {
             "name": child["metadata"]["name"],
@@ -116,5 +117,5 @@ def tell_jobs(draft: Draft, children: Sequence[Object]) -> None:
             "succeeded": kids.succeeded(child),
             "failed": kids.failures(child),
         }
-        for child in children[:_MOST_JOBS]
+        for child in children[-_MOST_JOBS:]
     ]

@@ -40,7 +40,7 @@ def take_leave(draft: Draft, observed: Observed, job: Job | None, owner: Owner, 
     done = gone is not None and not gone.error
     if job is None or done:
         draft.finalizers = ()
-    elif living(draft) == 0:
+    elif living(draft) == 0 and not observed.of("job"):  # a Job that is still there may start one more pod
         payload = {
             "namespace": owner.namespace,
             "destination": job.spec.output.destination,

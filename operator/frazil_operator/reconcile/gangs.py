@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.common import GangFailureRule, ShardFailureRule
 from frazil_jobs.base.exits import CONFIG, DATAERR
-from frazil_operator.build.labels import RESTARTS, TRY, attempt_of, shard_of
+from frazil_operator.build.labels import RESTARTED, RESTARTS, TRY, Owner, attempt_of, shard_of
+from frazil_operator.build.pod import COMPUTE
 from frazil_operator.reconcile import children as kids
+from frazil_operator.reconcile import ranges
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Object
 
@@ -58,6 +60,11 @@ class Gang:
         return kids.complete(self.job)
 
     @property
+    def told(self) -> bool:
+        """Whether it can be judged: the pod that failed is seen, or all have gone. (One watch may be behind the other.)"""
+        return not self.pods or self.disrupted or self.failure is not None
+
+    @property
     def failure(self) -> kids.Failure | None:
         """What its pods say."""
         return kids.worst_failure(self.pods)
@@ -90,9 +97,23 @@ def charged(draft: Draft) -> int:
 
 
 def told_of(draft: Draft) -> frozenset[str]:
-    """Names of the gangs that the status tells of, there or not. One that somebody deleted may still have pods: its name
-    is not used again."""
+    """Names of the gangs that the status tells of, there or not."""
     return frozenset(str(job["name"]) for job in draft.fields.get("jobs") or ())
+
+
+def begun(draft: Draft, owner: Owner, newest: Mapping[int | None, Gang]) -> int:
+    """The last shard that a gang was ever made for; -1 for none. Shards are begun in order, so one up to it that has no gang
+    has lost it: somebody deleted it, its pods may still run, and its name is not used again."""
+    told = {int(str(job["name"]).rpartition("-")[2]) for job in draft.fields.get("jobs") or () if _of_shard(owner, job)}
+    counts = draft.fields.get("shards") or {}
+    ended = (ranges.last(str(counts.get(name, ""))) for name in ("completed", "failed"))
+    return max([-1, *told, *ended, *(unit for unit in newest if unit is not None)])
+
+
+def _of_shard(owner: Owner, job: Mapping[str, Any]) -> bool:
+    name, attempt = str(job["name"]), int(job.get("attempt", 0))
+    unit = name.rpartition("-")[2]
+    return unit.isdecimal() and name == owner.child_name(attempt, int(unit))
 
 
 def remove(draft: Draft, gang: Gang) -> None:
@@ -115,37 +136,52 @@ def highest_attempt(draft: Draft) -> int:
 
 
 def verdict(gang: Gang, rules: Sequence[ShardFailureRule | GangFailureRule]) -> tuple[Action, bool]:
-    """What a gang's failure costs, and whether a rule of the job says so. Its own rules come first, then 78, 65 and
-    disruptions; anything else is one restart."""
-    codes = {found.exit_code for pod in gang.pods if (found := kids.failure(pod)) is not None}
+    """What a gang's failure costs, and whether a rule of the job says so.
+
+    The job's own rules come first, and are about the GPU container; then 78 and 65 of any container, and disruptions;
+    anything else is one restart.
+    """
+    failures = [found for pod in gang.pods if (found := kids.failure(pod)) is not None]
+    own = {found.exit_code for found in failures if found.container == COMPUTE}
     for rule in rules:
-        if (rule.on_disruption and gang.disrupted) or codes & set(rule.on_exit_codes or ()):
+        if (rule.on_disruption and gang.disrupted) or own & set(rule.on_exit_codes or ()):
             return rule.action, True
     for code in (CONFIG, DATAERR):
-        if code in codes:
+        if any(found.exit_code == code for found in failures):
             return _DEFAULTS[code], False
     return ("Ignore" if gang.disrupted else "Count"), False
 
 
-def tell_restart(draft: Draft, gang: Gang, *, free: bool) -> None:
-    """Say that an attempt is being replaced, and why."""
+def paid_before(draft: Draft, owner: Owner, gang: Gang) -> bool:
+    """Whether the status tells of a gang that was made in place of this one (and that somebody deleted)."""
+    for told in draft.fields.get("jobs") or ():
+        attempt = int(told.get("attempt", 0))
+        if attempt > gang.attempt and told["name"] == owner.child_name(attempt, gang.unit):
+            return True
+    return False
+
+
+def tell_restart(draft: Draft, gang: Gang, *, free: bool) -> str:
+    """Say that an attempt is being replaced, and why. The words are also for the gang that is made in its place."""
     reason = c.DISRUPTED if free else c.WORKER_FAILED
-    words = kids.told(gang.failure, "a pod of the gang was lost")
-    draft.condition(c.RESTARTING, "True", reason=reason, message=f"attempt {gang.attempt}: {words}")
+    words = f"attempt {gang.attempt}: {kids.told(gang.failure, 'a pod of the gang was lost')}"
+    _restarting(draft, reason, words)
+    return f"{reason}: {words}"
+
+
+def _restarting(draft: Draft, reason: str, words: str) -> None:
+    draft.condition(c.RESTARTING, "True", reason=reason, message=words)
     draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message="the next attempt is being started")
 
 
-def tell_untold(
-    draft: Draft,
-    newest: Mapping[int | None, Gang],
-    old: Sequence[Gang],
-    rules: Sequence[ShardFailureRule | GangFailureRule],
-) -> None:
+def tell_untold(draft: Draft, newest: Mapping[int | None, Gang]) -> None:
     """Say what a plan did that made gangs in place of others and did not come to write the status."""
     known = int(draft.fields.get("attempt", 0))
-    for gang in old:
-        if newest[gang.unit].attempt > known:
-            tell_restart(draft, gang, free=verdict(gang, rules)[0] == "Ignore")
+    for gang in newest.values():
+        said = (gang.job["metadata"].get("annotations") or {}).get(RESTARTED)
+        if said and gang.attempt > known:
+            reason, _, words = said.partition(": ")
+            _restarting(draft, reason, words)
 
 
 def tell_running(draft: Draft) -> None:

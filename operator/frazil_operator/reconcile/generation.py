@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, islice
 from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
@@ -87,7 +88,7 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
     before = draft.fields.get("shards") or {}
     completed, failed = str(before.get("completed", "")), str(before.get("failed", ""))
     newest, old = gangs.current(draft)
-    gangs.tell_untold(draft, newest, old, job.spec.failure_policy.rules)
+    gangs.tell_untold(draft, newest)
     for replaced in old:
         gangs.remove(draft, replaced)
     attempt, restarts = gangs.highest_attempt(draft), gangs.charged(draft)
@@ -100,6 +101,9 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
             gangs.remove(draft, gang)  # its end is in the status
         elif gang.done:
             completed = ranges.add(completed, [unit])
+        elif gang.over and not gang.told:
+            live[unit] = gang
+            draft.again(_SOON_SECONDS)
         elif gang.over:
             action, by_rule = gangs.verdict(gang, policy.rules)
             if action == "FailJob":
@@ -108,9 +112,12 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
             elif action == "FailShard" or (action == "Count" and gang.tries >= policy.retries_per_shard):
                 failed = ranges.add(failed, [unit])
             else:
-                broken[unit] = (gang, action == "Ignore")
+                broken[unit] = (gang, action == "Ignore" or gangs.paid_before(draft, owner, gang))
         else:
             live[unit] = gang
+    known = ranges.add(ranges.union(completed, failed), [unit for unit in newest if unit is not None])
+    if attempt == 0 and ranges.count(known) <= gangs.begun(draft, owner, newest):
+        attempt = 1  # somebody deleted a gang: its pods may still run, so its name is not used again
     draft.fields |= {"attempt": attempt, "restarts": restarts}
     allowed = policy.max_failed_shards or 0
     if not draft.finished and ranges.count(failed) > allowed:
@@ -153,8 +160,9 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
         _all_ready(draft)
         outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
         return
-    made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken, known=bool(newest))
-    tell_jobs(draft, [*children, *made])
+    made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken, newest=newest)
+    waiting_gangs = [gang.job for unit, (gang, _) in broken.items() if unit not in units]
+    tell_jobs(draft, [*waiting_gangs, *children, *made])
     gangs.sweep_groups(draft, [*children, *made])
     if queue.mirror(draft, job, children):
         begin_work(draft, job)
@@ -175,23 +183,22 @@ def _make_gangs(
     *,
     units: list[int],
     broken: Mapping[int, tuple[gangs.Gang, bool]],
-    known: bool,
+    newest: Mapping[int | None, gangs.Gang],
 ) -> list[Object]:
-    """A gang for each of `units`; what it replaces is charged to it. `known`: there are gangs, and what they share."""
-    told = gangs.told_of(draft)
+    """A gang for each of `units`; what it replaces is charged to it."""
     attempt, restarts = int(draft.fields["attempt"]), int(draft.fields["restarts"])
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
-    if units and not known:
+    if units and not newest:
         draft.applies += [config_map(job, owner, attempt=0), service(owner, attempt=0)]
     made: list[Object] = []
     for unit in units:
-        tries = 0
+        tries, restarted = 0, ""
         if unit in broken:
             gang, free = broken[unit]
             cost = 0 if free else 1
             restarts, tries = restarts + cost, gang.tries + cost
-            gangs.tell_restart(draft, gang, free=free)
-        if unit in broken or attempt or owner.child_name(attempt, unit) in told:
+            restarted = gangs.tell_restart(draft, gang, free=free)
+        if unit in broken or attempt:
             attempt += 1
         placement = place_gang(provider, job, owner, name=owner.child_name(attempt, unit), attempt=attempt)
         draft.applies += placement.objects
@@ -206,6 +213,7 @@ def _make_gangs(
                 shard=unit,
                 tries=tries,
                 restarts=restarts,
+                restarted=restarted,
                 placement=placement,
             )
         )
@@ -218,18 +226,10 @@ def _next_units(
     total: int, slots: int, *, taken: Mapping[int, Any], again: Mapping[int, Any], completed: str, failed: str
 ) -> list[int]:
     """Shards to start now: those to be tried again first, then the next that nobody has begun."""
-    found = sorted(again)[:slots]
-    unit = 0
-    while len(found) < slots and unit < total:
-        if (
-            unit not in taken
-            and unit not in again
-            and not ranges.contains(completed, unit)
-            and not ranges.contains(failed, unit)
-        ):
-            found.append(unit)
-        unit += 1
-    return found
+    fresh = (
+        unit for unit in ranges.gaps(ranges.union(completed, failed), total) if unit not in taken and unit not in again
+    )
+    return list(islice(chain(sorted(again), fresh), slots))
 
 
 def _describe(

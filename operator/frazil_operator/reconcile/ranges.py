@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 LONGEST: Final = 4000
@@ -20,6 +20,11 @@ def parse(text: str) -> list[tuple[int, int]]:
     return sorted(found)
 
 
+def last(text: str) -> int:
+    """The highest index; -1 for none."""
+    return max((last for _, last in parse(text)), default=-1)
+
+
 def count(text: str) -> int:
     """How many indices a text names."""
     return sum(last - first + 1 for first, last in parse(text))
@@ -28,6 +33,20 @@ def count(text: str) -> int:
 def contains(text: str, index: int) -> bool:
     """Whether a text names an index."""
     return any(first <= index <= last for first, last in parse(text))
+
+
+def union(one: str, other: str) -> str:
+    """The text of two sets together."""
+    return ",".join(text for text in (one, other) if text)
+
+
+def gaps(text: str, total: int) -> Iterator[int]:
+    """The indices below `total` that a text does not name, ascending."""
+    at = 0
+    for first, last in parse(text):
+        yield from range(at, min(first, total))
+        at = max(at, last + 1)
+    yield from range(at, total)
 
 
 def add(text: str, indices: Iterable[int]) -> str:

@@ -15,7 +15,7 @@ from frazil_jobs.api.problems import problems_of
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
-from frazil_operator.reconcile import deadlines
+from frazil_operator.reconcile import deadlines, gangs
 from frazil_operator.reconcile.admission import refusal
 from frazil_operator.reconcile.deletion import finalizers_differ, take_leave, wanted_finalizers
 from frazil_operator.reconcile.draft import Draft
@@ -76,6 +76,7 @@ def _finished(draft: Draft, job: Job | None, settings: Settings) -> Plan:
         return Plan()
     children = [child for child in draft.observed.of("job") if not child["metadata"].get("deletionTimestamp")]
     hold(draft, job, children)
+    gangs.sweep_groups(draft, [])
     release_lost(draft, settings)
     over = deadlines.over(draft, job)
     plan = draft.plan()

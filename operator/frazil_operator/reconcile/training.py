@@ -35,7 +35,7 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
     _tell_progress(draft, job)
     newest, old = gangs.current(draft)
     gang = newest.get(None)
-    gangs.tell_untold(draft, newest, old, job.spec.failure_policy.rules)
+    gangs.tell_untold(draft, newest)
     draft.fields |= {"attempt": gangs.highest_attempt(draft), "restarts": gangs.charged(draft)}
     for replaced in old:
         gangs.remove(draft, replaced)
@@ -46,18 +46,23 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
     if kids.deleted(gang.job):
         draft.again(_SOON_SECONDS)
         return draft.plan()
+    paid = gangs.paid_before(draft, owner, gang)
     _describe(draft, owner, gang)
     tell_jobs(draft, [gang.job])
     if queue.mirror(draft, job, [gang.job]):
         begin_work(draft, job)
     if gang.done and _steps_of(gang) >= job.spec.steps:
-        draft.complete(c.SUCCEEDED, f"{job.spec.steps} steps are done")
+        steps = job.spec.steps  # whatever Redis said last
+        draft.fields["progress"] |= {"step": steps, "summary": f"{steps}/{steps}"}
+        draft.complete(c.SUCCEEDED, f"{steps} steps are done")
     elif deadlines.enforce(draft, job):
         pass
     elif gang.done:
         _go_on(draft, job, owner, gang, settings)
+    elif gang.over and not gang.told:
+        draft.again(_SOON_SECONDS)
     elif gang.over:
-        _replace(draft, job, owner, gang, settings)
+        _replace(draft, job, owner, gang, settings, paid=paid)
     else:
         gangs.sweep_groups(draft, [gang.job])
         tell_readiness(draft, ready=kids.ready(gang.job), wanted=job.spec.workers.nodes_per_replica)
@@ -87,7 +92,9 @@ def _may_start(draft: Draft, job: TrainingJob) -> bool:
     return not required or draft.observed.gang.provider != "none"
 
 
-def _start(draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, attempt: int) -> None:
+def _start(
+    draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, attempt: int, restarted: str = ""
+) -> None:
     """One attempt: its spec (steps may have grown), the Service by which its pods meet, and the gang."""
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
     name = owner.child_name(attempt)
@@ -103,6 +110,7 @@ def _start(draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, 
         config_map=name,
         settings=settings,
         restarts=int(draft.fields.get("restarts", 0)),
+        restarted=restarted,
         placement=placement,
     )
     draft.applies.append(made)
@@ -115,7 +123,7 @@ def _start(draft: Draft, job: TrainingJob, owner: Owner, settings: Settings, *, 
         tell_readiness(draft, ready=0, wanted=nodes)
 
 
-def _replace(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, settings: Settings) -> None:
+def _replace(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, settings: Settings, *, paid: bool) -> None:
     """Charge what the failure costs and start the next attempt, or end the job. Without a provider it waits, uncharged."""
     policy = job.spec.failure_policy
     action, by_rule = gangs.verdict(gang, policy.rules)
@@ -123,7 +131,7 @@ def _replace(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, set
     if action in ("FailJob", "FailShard"):
         draft.fail(c.FAILURE_RULE if by_rule else c.BAD_CONFIGURATION, words)
         return
-    free = action == "Ignore"
+    free = paid or action == "Ignore"
     restarts = int(draft.fields["restarts"]) + (0 if free else 1)
     if restarts > policy.max_restarts:
         draft.fail(c.MAX_RESTARTS_EXCEEDED, f"{policy.max_restarts} restarts were charged, one more would be: {words}")
@@ -131,13 +139,13 @@ def _replace(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, set
     attempt = gangs.highest_attempt(draft) + 1
     without = attempt - int((draft.fields.get("checkpoint") or {}).get("attempt", 0))
     if without > policy.max_restarts_without_progress:
-        draft.fail(c.NO_PROGRESS, f"{without} attempts in a row stored no checkpoint: {words}")
+        draft.fail(c.NO_PROGRESS, f"{without - 1} restarts in a row brought no new checkpoint: {words}")
         return
     if not _may_start(draft, job):
         return
-    gangs.tell_restart(draft, gang, free=free)
+    restarted = gangs.tell_restart(draft, gang, free=free)
     draft.fields["restarts"] = restarts
-    _start(draft, job, owner, settings, attempt=attempt)
+    _start(draft, job, owner, settings, attempt=attempt, restarted=restarted)
 
 
 def _go_on(draft: Draft, job: TrainingJob, owner: Owner, gang: gangs.Gang, settings: Settings) -> None:

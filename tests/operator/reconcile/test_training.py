@@ -297,6 +297,8 @@ def test_steps_that_grow_between_the_config_map_and_the_gang_do_not_block_the_jo
     world.body["spec"]["steps"] = 200
     world.settle()
     assert len(world.jobs) == 1
+    assert "steps: 200" in world.objects[("ConfigMap", "dit-a0")]["data"]["job.yaml"]
+    assert world.job()["metadata"]["annotations"]["frazil.dev/steps"] == "200"
 
 
 def test_steps_that_grow_while_an_attempt_runs_are_made_by_the_next():
@@ -398,6 +400,17 @@ def test_a_preempted_gang_is_not_restarted_by_us():
     world.settle()
     assert world.condition("QuotaReserved") == ("False", "Preempted")
     assert world.made == ["dit-a0"]
+
+
+def test_a_complete_job_has_done_all_its_steps():
+    """Redis is read every few seconds: the end of the gang is heard before its last step."""
+    world = running()
+    world.progress = told(step=95)
+    world.settle()
+    world.end_job(None, "Complete", succeeded=2)
+    world.settle()
+    assert world.phase == "Complete"
+    assert (world.status["progress"]["step"], world.status["progress"]["summary"]) == (100, "100/100")
 
 
 def test_progress_stays_when_redis_is_emptied():
