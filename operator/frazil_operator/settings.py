@@ -129,7 +129,7 @@ class Settings(ApiModel):
     """How often every job is looked at again, whatever was heard."""
     node_lost_seconds: int = Field(default=300, ge=5, le=86_400)
     """How long a pod's node may be unreachable before the pod is evicted, and then how long it may take to end before it's
-    deleted by force."""
+    given up."""
     workers: int = Field(default=8, ge=1, le=64)
     """Jobs that are reconciled at once."""
 

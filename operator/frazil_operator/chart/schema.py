@@ -1,15 +1,19 @@
-"""`python -m frazil_operator.chart.schema [--check]`: makes charts/values.schema.json of the types of the values."""
+"""`python -m frazil_operator.chart.schema [--check]`: makes charts/values.schema.json and docs/values.md of the types of the
+values."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from frazil_operator.chart.values import Values
 
-TARGET = Path(__file__).resolve().parents[3] / "charts" / "values.schema.json"
+ROOT = Path(__file__).resolve().parents[3]
+TARGET = ROOT / "charts" / "values.schema.json"
+REFERENCE = ROOT / "docs" / "values.md"
 
 
 def schema() -> dict[str, Any]:
@@ -33,19 +37,69 @@ def _tidy(part: Any) -> None:
 
 
 def text() -> str:
-    """The file."""
+    """The schema's file."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def reference() -> str:
+    """The table for people: every value with its type, default and meaning."""
+    found = schema()
+    lines = [
+        "# Values of the chart",
+        "",
+        "Made from `operator/frazil_operator/chart/values.py`. `[]` stands for each element of a list.",
+        "",
+        "| value | type | default | what it is |",
+        "|---|---|---|---|",
+        *_rows("", found, found.get("$defs", {})),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(path: str, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
+    for name, field in part.get("properties", {}).items():
+        where = f"{path}.{name}" if path else name
+        inner = _resolved(field, definitions)
+        item = _resolved(inner.get("items") or {}, definitions)
+        told = field.get("description") or inner.get("description") or ""
+        if "properties" in inner:
+            yield from _rows(where, inner, definitions)
+            continue
+        default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else ""
+        if "properties" in item:
+            default = ""
+        cells = (f"`{where}`", _kind(inner), f"`{default}`" if default else "", " ".join(told.split()))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        if "properties" in item:
+            yield from _rows(f"{where}[]", item, definitions)
+
+
+def _resolved(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A field with what it refers to, or what it may be beside null."""
+    options = [one for one in field.get("anyOf", ()) if one.get("type") != "null"]
+    found = options[0] if len(options) == 1 else field
+    reference = found.get("$ref")
+    return {**definitions[reference.rpartition("/")[2]], **found} if reference else found
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return " or ".join(map(str, field["enum"]))
+    return {"array": "list", "object": "map", "integer": "whole number"}.get(
+        str(field.get("type")), str(field.get("type"))
+    )
+
+
 def main() -> int:
-    """Write it, or say whether it's fresh."""
-    if "--check" in sys.argv[1:]:
-        fresh = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text()
-        if not fresh:
-            print("charts/values.schema.json is not fresh: run `make generated`", file=sys.stderr)
-        return 0 if fresh else 1
-    TARGET.write_text(text(), encoding="utf-8")
-    return 0
+    """Write them, or say whether they are fresh."""
+    code = 0
+    for path, wanted in ((TARGET, text()), (REFERENCE, reference())):
+        if "--check" not in sys.argv[1:]:
+            path.write_text(wanted, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != wanted:
+            print(f"{path.relative_to(ROOT)} is not fresh: run `make generated`", file=sys.stderr)
+            code = 1
+    return code
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class OperatorValues(Placement):
     progress_seconds: float = Field(default=5.0, ge=0.1, le=600)
     """Least time between two writes of a job's progress."""
     node_lost_seconds: int = Field(default=300, ge=5, le=86400)
-    """How long a pod's node may be unreachable before its pods are evicted, and then deleted by force."""
+    """How long a pod's node may be unreachable before its pods are evicted, and then given up."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
     pod_disruption_budget: bool = True
