@@ -17,6 +17,11 @@ from frazil_operator.reconcile.plan import Key
 
 KINDS: Final = {"generationjobs": "GenerationJob", "trainingjobs": "TrainingJob"}
 _DROPPED: Final = ("managedFields",)
+_SPEC_FIELDS: Final = {
+    "Job": frozenset({"completions", "parallelism", "suspend", "backoffLimit", "backoffLimitPerIndex"}),
+    "Pod": frozenset({"nodeName"}),
+}
+"""Of ten thousand pods the specs would take a gigabyte."""
 
 
 def register(
@@ -83,7 +88,7 @@ def _children(
     labels = {MANAGED: "true"} if labelled else None
 
     def told(body: Any, *, deleted: bool) -> Key | None:
-        thing = {"apiVersion": api_version, "kind": kind, **slim(body)}
+        thing = {"apiVersion": api_version, "kind": kind, **slim(body, spec=_SPEC_FIELDS.get(kind))}
         return state.see_child(kind, thing, deleted=deleted)
 
     async def index_child(body: kopf.Body, **_: Any) -> dict[Any, Any]:
@@ -100,10 +105,12 @@ def _children(
     kopf.on.event(group, version, plural, registry=registry, id=f"event-{plural}", labels=labels)(child_changed)
 
 
-def slim(body: Any) -> dict[str, Any]:
-    """A plain copy without what nobody reads and everybody carries."""
+def slim(body: Any, *, spec: frozenset[str] | None = None) -> dict[str, Any]:
+    """A plain copy without what nobody reads and everybody carries; with `spec`, only those fields of the spec."""
     found = dict(body)
     found["metadata"] = {
         name: value for name, value in dict(found.get("metadata") or {}).items() if name not in _DROPPED
     }
+    if spec is not None:
+        found["spec"] = {name: value for name, value in dict(found.get("spec") or {}).items() if name in spec}
     return found
