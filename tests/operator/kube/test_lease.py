@@ -43,7 +43,7 @@ class Server:
 
 class Clock:
     def __init__(self) -> None:
-        self.now = datetime(2026, 11, 24, tzinfo=UTC)
+        self.now = datetime.now(UTC)
 
     def __call__(self) -> datetime:
         return self.now
@@ -115,7 +115,7 @@ def test_a_holder_that_can_not_renew_stops_before_another_may_take_it():
 
 
 def test_one_that_is_not_renewed_is_taken_over_after_its_length_as_seen_here():
-    """By the contender's own clock, since clocks of nodes differ: it waits until the lease has not changed for a whole length."""
+    """By its own patience, since clocks of nodes differ: it waits until the lease has not changed for a whole length."""
     server, clock = Server(), Clock()
 
     async def story():
