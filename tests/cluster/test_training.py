@@ -15,7 +15,7 @@ from frazil_jobs.training.standin import expected
 def end_of(tenant, name: str) -> dict:
     status = tenant.status(name, "trainingjob")
     prefix = str(status["outputs"]["uri"]).removeprefix("s3://frazil/results/")
-    return json.loads(tenant.store.get_bytes(f"{prefix}final/state.json"))
+    return json.loads(tenant.read(f"{prefix}final/state.json"))
 
 
 def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint_and_ends_alike(tenant):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from frazil_jobs.base.files import sha256_of
-from frazil_jobs.stores import ObjectStore, StoreConfig, open_store
+from frazil_jobs.stores import ObjectStore, StoreConfig, StoreUnreachable, open_store
 from testcluster.cluster import Cluster
 from testcluster.frazil import CHECKOUT, Installation, merged
 
@@ -100,6 +100,22 @@ class Tenant:
         }
         return {**document, "spec": merged(document["spec"], spec)}
 
+    def small_job(self, name: str, **spec: Any) -> dict[str, Any]:
+        """A job of 2 pictures in one shard."""
+        return self.job(name, **{"prompts": {"inline": PROMPTS[:2], "perShard": 2}, **spec})
+
+    def read(self, key: str) -> bytes:
+        """A file of the store. This machine is busy, so one time-out is none."""
+        found: bytes = self.cluster.until(f"{key} can be read", lambda: self._patiently(self.store.get_bytes, key))
+        return found
+
+    @staticmethod
+    def _patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except StoreUnreachable:
+            return None
+
     def apply(self, job: Mapping[str, Any]) -> str:
         """Apply a job; its name."""
         self.cluster.apply(job)
@@ -136,8 +152,11 @@ class Tenant:
     def images(self, name: str) -> dict[str, str]:
         """The images of a job in the store: the last part of the key, and sha256 of the bytes."""
         prefix = str(self.status(name)["outputs"]["uri"]).removeprefix("s3://frazil/results/")
-        keys = [info.key for info in self.store.list(f"{prefix}images/")]
-        return {key.rpartition("/")[2]: hashlib.sha256(self.store.get_bytes(key)).hexdigest() for key in keys}
+        listed = self.cluster.until(
+            "the store can be listed", lambda: self._patiently(lambda: ([*self.store.list(f"{prefix}images/")],))
+        )
+        keys = [info.key for info in listed[0]]
+        return {key.rpartition("/")[2]: hashlib.sha256(self.read(key)).hexdigest() for key in keys}
 
     def why(self, name: str) -> str:
         """What pods and Events say, for a test that failed."""
