@@ -58,10 +58,15 @@ def build(*names: str) -> Path:
     return target
 
 
+def go() -> str | None:
+    """Go, on the PATH or where its own installer puts it."""
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+
+
 def _build(name: str, target: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise CannotBuild("there is no `go` on the PATH: the cluster's programs are built from Go modules (Go 1.26)")
+    program = go()
+    if program is None:
+        raise CannotBuild("there is no `go` here: the cluster's programs are built from Go modules (Go 1.26)")
     started = time.monotonic()
     say(f"building {name} (once; it is kept in {cache()})")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -71,10 +76,10 @@ def _build(name: str, target: Path) -> None:
             version = "k8s.io/component-base/version"
             values = {"gitVersion": pins.KUBERNETES, "gitMajor": major, "gitMinor": minor}
             flags = " ".join([STRIPPED, *(f"-X {version}.{key}={value}" for key, value in values.items())])
-            command = [go, "build", "-trimpath", "-ldflags", flags, "-o", f"{scratch}/kubernetes", "."]
+            command = [program, "build", "-trimpath", "-ldflags", flags, "-o", f"{scratch}/kubernetes", "."]
             _run(command, env=env, cwd=pins.GO_MODULE)
         else:
-            _run([go, "install", "-trimpath", "-ldflags", STRIPPED, pins.TOOLS[name]], env=env, cwd=Path(scratch))
+            _run([program, "install", "-trimpath", "-ldflags", STRIPPED, pins.TOOLS[name]], env=env, cwd=Path(scratch))
         if name == "kubernetes":
             for part in pins.KUBERNETES_PARTS:
                 link = target / part

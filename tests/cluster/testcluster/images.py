@@ -138,8 +138,11 @@ def mirror() -> str:
         f"Codename: {pins.DEBIAN}",
     ]
     found = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout.split()
+    if not found:  # a fresh machine has no lists yet
+        _run("apt-get", "update", "-qq")
+        found = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout.split()
     if not found:
-        raise CannotBuild(f"apt knows no mirror of Debian {pins.DEBIAN}: run `apt-get update` first")
+        raise CannotBuild(f"apt knows no mirror of Debian {pins.DEBIAN}")
     return found[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 
 from testcluster import binaries
@@ -14,7 +13,7 @@ def reason_not_to() -> str | None:
     if os.geteuid() != 0:
         return "a cluster needs root (containers, network)"
     built = all((binaries.folder() / name).exists() for name in binaries.PROGRAMS)
-    if not built and shutil.which("go") is None:
+    if not built and binaries.go() is None:
         return "the cluster's programs are not built, and there is no Go to build them with (Go 1.26)"
     try:
         binaries.require_debian_packages()
