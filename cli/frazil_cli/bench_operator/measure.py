@@ -336,7 +336,7 @@ class _Bench:
             self._say(f"{what}: " + ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items())))
             return holds(phases)
 
-        await self._until(there, what, pause=_POLL_SECONDS)
+        await self._until(there, what, pause=max(_POLL_SECONDS, self._load.jobs / 2000))  # a look costs too
 
     async def _ended(self, namespace: str) -> None:
         jobs = self._load.jobs
@@ -352,7 +352,7 @@ class _Bench:
         async def there() -> bool:
             try:
                 return holds(await self._sample())
-            except aiohttp.ClientError:
+            except (aiohttp.ClientError, TimeoutError):
                 return False
 
         await self._until(there, what, pause=pause)
