@@ -90,6 +90,19 @@ def test_a_child_that_somebody_deleted_is_made_again_after_the_spec_has_changed(
     assert world.job()["spec"]["parallelism"] == 2
 
 
+def test_a_slow_inspection_finds_a_status_without_prompts_and_begins_the_job():
+    """The API server has filled in the defaults of the status that was written meanwhile."""
+    world = World(generation_job(prompts={"uri": "s3://b/p.jsonl", "perShard": 4}))
+    world.settle()
+    world.later(60)
+    world.settle()
+    world.body["status"]["prompts"] = {"count": 0, "sha256": ""}
+    world.inspection = Inspection(pin=pin(count=10))
+    world.settle()
+    assert world.jobs == ["ice-a0"]
+    assert world.condition("Failed") is None
+
+
 def test_a_child_that_somebody_deleted_is_not_made_again_for_other_prompts():
     """The operator restarted: the answer in its memory is gone, and the file is inspected anew."""
     world = running(prompts={"uri": "s3://b/p.jsonl", "perShard": 4})
