@@ -20,6 +20,7 @@ from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import CONFIG, DATAERR
 from frazil_operator.build.labels import (
     JOB_UID,
+    LEAST,
     PARALLELISM,
     PROMPTS,
     QUEUE,
@@ -98,8 +99,9 @@ def shards_job(
     policy = job.spec.failure_policy
     shards = int(pin["shards"])
     annotations = {PROMPTS: json.dumps(dict(pin), sort_keys=True), PARALLELISM: str(parallelism)}
-    if job.spec.workers.min_replicas is not None and job.spec.scheduling.queue_name:
-        annotations["kueue.x-k8s.io/job-min-parallelism"] = str(job.spec.workers.min_replicas)
+    least = job.spec.workers.min_replicas
+    if job.spec.scheduling.queue_name and least is not None and least < parallelism:  # Kueue takes no other
+        annotations[LEAST] = str(least)
     name = owner.child_name(attempt)
     template = pod_template(
         PodRequest(

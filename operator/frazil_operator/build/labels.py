@@ -32,6 +32,8 @@ RESTARTED: Final = f"{GROUP}/restarted"
 OUTPUTS_FINALIZER: Final = f"{GROUP}/outputs"
 """Only with output.whenDeleted: Delete."""
 QUEUE: Final = "kueue.x-k8s.io/queue-name"
+LEAST: Final = "kueue.x-k8s.io/job-min-parallelism"
+"""Annotation: how few pods the queue may admit. It then refuses any change of how many run."""
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 _COMPONENTS: Final = {"GenerationJob": "generation", "TrainingJob": "training"}

@@ -9,7 +9,7 @@ from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.base.exits import CONFIG
 from frazil_operator.build.children import config_map, shards_job
-from frazil_operator.build.labels import PARALLELISM, Owner
+from frazil_operator.build.labels import LEAST, PARALLELISM, Owner
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import ranges
 from frazil_operator.reconcile.draft import Draft
@@ -34,9 +34,12 @@ def parallelism(job: GenerationJob, pin: Mapping[str, Any]) -> int:
 
 
 def scale(draft: Draft, job: GenerationJob, child: Object, pin: Mapping[str, Any]) -> None:
-    """Follow spec.workers.replicas. What was asked for last is on the child: where a queue admitted fewer, that stays."""
-    wanted = str(parallelism(job, pin))
-    asked = (child["metadata"].get("annotations") or {}).get(PARALLELISM)
+    """Follow spec.workers.replicas. What was asked for last is on the child: where a queue admitted fewer, that stays, and
+    where it may have it takes no other number until the Job is suspended again."""
+    annotations = child["metadata"].get("annotations") or {}
+    if LEAST in annotations and not kids.suspended(child):
+        return
+    wanted, asked = str(parallelism(job, pin)), annotations.get(PARALLELISM)
     if asked != wanted and not kids.ended(child):
         body = {"metadata": {"annotations": {PARALLELISM: wanted}}, "spec": {"parallelism": int(wanted)}}
         draft.patch(child, body)

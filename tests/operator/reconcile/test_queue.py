@@ -63,12 +63,6 @@ def test_a_job_that_may_start_in_part_is_one_that_the_queue_takes(least, replica
 
 
 @pytest.mark.parametrize(("least", "replicas", "shards"), [(1, 1, 3), (3, 3, 3), (2, 4, 2), (3, 4, 2)])
-@pytest.mark.xfail(
-    strict=True,
-    raises=Refused,
-    reason="build/children.py shards_job: a least of as many replicas as there are pods, or more (fewer shards), is refused"
-    " by Kueue for ever; all or nothing is said by leaving the annotation out",
-)
 def test_a_job_that_can_only_start_whole_is_one_that_the_queue_takes(least, replicas, shards):
     world = queued(replicas=replicas, minReplicas=least, shards=shards)
     world.settle()
@@ -84,12 +78,6 @@ def test_fewer_pods_that_the_queue_has_admitted_are_left_alone():
     assert world.condition("QuotaReserved") == ("True", "Admitted")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Refused,
-    reason="reconcile/shards.py scale patches a running Job that may start in part; Kueue refuses it each time, and since"
-    " the patch comes first nothing else of the plan is carried out any more, the status neither",
-)
 def test_scaling_a_job_that_was_admitted_in_part_does_not_stop_its_status():
     world = queued(replicas=3, minReplicas=1)
     world.settle()
