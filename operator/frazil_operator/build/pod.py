@@ -41,8 +41,9 @@ _PATIENCE_SECONDS: Final = 600
 """How long `fetch` waits for a store that is away before the pod fails and a try is counted."""
 _SPOOL_SHARE: Final = Decimal("0.8")
 """Of the spool's size, how much may wait for the store before the GPU container pauses: at all of it the pod is evicted."""
-_UPLOAD_RESERVE_SECONDS: Final = 15
-"""Of the grace period: for what is still in the spool when compute has ended."""
+_MOST_RESERVE_SECONDS: Final = 15
+_END_SECONDS: Final = 5
+"""Of the reserve: for `upload` to end by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def _upload(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any]
         _value("FRAZIL_SPOOL", SPOOL),
         {"name": "FRAZIL_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         _value("FRAZIL_QUEUE", "frazil.upload.$(FRAZIL_POD)"),
-        _value("FRAZIL_DRAIN_SECONDS", str(_UPLOAD_RESERVE_SECONDS - 5)),
+        _value("FRAZIL_DRAIN_SECONDS", str(max(1, _reserve(settings) - _END_SECONDS))),
         _secret("FRAZIL_REDIS_URL", settings.redis_secret, "url"),
         *request.store_env,
         *_credentials(request.destination, "write"),
@@ -183,7 +184,7 @@ def _compute(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any
     env = [
         _value("FRAZIL_SPOOL", SPOOL),
         _value("FRAZIL_SPOOL_BYTES", str(int(parse_quantity(settings.spool_size) * _SPOOL_SHARE))),
-        _value("FRAZIL_GRACE_SECONDS", str(max(1, settings.grace_period_seconds - _UPLOAD_RESERVE_SECONDS))),
+        _value("FRAZIL_GRACE_SECONDS", str(settings.grace_period_seconds - _reserve(settings))),
     ]
     if request.rendezvous is not None:
         env += [
@@ -206,6 +207,11 @@ def _compute(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any
         },
         "volumeMounts": mounts,
     }
+
+
+def _reserve(settings: Settings) -> int:
+    """Seconds of the grace period that are for what is still in the spool when compute has ended."""
+    return min(_MOST_RESERVE_SECONDS, settings.grace_period_seconds // 2)
 
 
 def _container(name: str, image: str, module: str, *, settings: Settings) -> dict[str, Any]:
@@ -235,7 +241,10 @@ def _pod_security(settings: Settings) -> dict[str, Any]:
 def _tolerations(request: PodRequest) -> list[dict[str, Any]]:
     """The job's own, and how long an unreachable node is waited for (unless the job says that itself)."""
     own = [toleration.document() for toleration in request.job.spec.workers.template.tolerations]
-    said = {one.get("key") for one in own if one.get("effect", "NoExecute") == "NoExecute"}
+    evicted = [one for one in own if one.get("effect") in (None, "", "NoExecute")]
+    if any(not one.get("key") for one in evicted):  # it tolerates every taint, as long as it says
+        return own
+    said = {one.get("key") for one in evicted}
     return own + [
         {
             "key": key,

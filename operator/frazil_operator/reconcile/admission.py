@@ -29,4 +29,12 @@ def refusal(job: Job, settings: Settings) -> str | None:
             "spec.model.allowRemoteCode: code that comes with a model is not allowed on this cluster "
             "(allow.remoteCode in the chart's values)"
         )
+    claim = settings.environment_claim
+    for index, mount in enumerate(job.spec.workers.template.volume_mounts):
+        path = str(mount.document().get("mountPath", "")).rstrip("/")
+        if claim is not None and path == claim.mount_path:
+            return (
+                f"spec.workers.template.volumeMounts[{index}].mountPath: {path} holds this cluster's Python environment: "
+                "mount it elsewhere"
+            )
     return None

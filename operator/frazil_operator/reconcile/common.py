@@ -28,7 +28,7 @@ def stay_stopped(draft: Draft, job: Job, children: list[Object]) -> bool:
         if draft.is_true(c.PODS_READY):
             draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message="the job is suspended")
         draft.fields.pop("startTime", None)
-        tell_jobs(draft, children)
+        tell_jobs(draft, children, keep=True)
         workers = dict(draft.fields.get("workers") or {})
         if workers:
             counts = {"active": sum(map(kids.active, children)), "ready": sum(map(kids.ready, children))}
@@ -107,9 +107,13 @@ def _says_no(said: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return None if placed.get("status") == "True" and later else volcano
 
 
-def tell_jobs(draft: Draft, children: Sequence[Object]) -> None:
-    """List the last children: of the gangs of shards, those that were begun last."""
-    draft.fields["jobs"] = [
+def tell_jobs(draft: Draft, children: Sequence[Object], *, keep: bool = False) -> None:
+    """List the last children: of the gangs of shards, those that were begun last. `keep`: also those of before that are
+    gone, whose names must not be used again."""
+    names = {child["metadata"]["name"] for child in children}
+    before = [told for told in draft.fields.get("jobs") or () if keep and told["name"] not in names]
+    gone = [{**told, "active": 0} for told in before]
+    found = [
         {
             "name": child["metadata"]["name"],
             "attempt": attempt_of(child),
@@ -117,5 +121,6 @@ def tell_jobs(draft: Draft, children: Sequence[Object]) -> None:
             "succeeded": kids.succeeded(child),
             "failed": kids.failures(child),
         }
-        for child in children[-_MOST_JOBS:]
+        for child in children
     ]
+    draft.fields["jobs"] = [*gone, *found][-_MOST_JOBS:]

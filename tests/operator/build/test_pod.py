@@ -110,11 +110,6 @@ def test_a_variable_that_the_administrator_or_frazil_sets_too_is_there_once(name
     assert names.count(name) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="build/volumes.py template_mounts: the API server refuses a path that is mounted twice, for ever; nothing refuses"
-    " the job (reconcile/admission.py could: the path is the administrator's, so no rule of the CRD can know it)",
-)
 def test_a_mount_of_the_job_does_not_meet_the_environments():
     own = {"volumes": [{"name": "mine", "emptyDir": {}}], "volumeMounts": [{"name": "mine", "mountPath": "/opt/venv"}]}
     body = generation_job(workers={"template": own}, output={"destination": "archive"})
@@ -281,12 +276,7 @@ def test_what_the_grace_period_leaves_is_shared_between_compute_and_upload():
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(
-            10,
-            marks=pytest.mark.xfail(
-                strict=True, reason="build/pod.py: upload's drain is 10 s whatever gracePeriodSeconds (from 10) leaves"
-            ),
-        ),
+        10,
         12,
         60,
         3600,
@@ -412,11 +402,6 @@ def test_a_toleration_of_another_effect_does_not_replace_the_wait():
 
 
 @pytest.mark.parametrize("effect", [{}, {"effect": "NoExecute"}], ids=["all", "execute"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="build/pod.py _tolerations: a toleration without a key is of every taint (as Kubernetes' own"
-    " DefaultTolerationSeconds has it), but the wait is added beside it, and the shortest counts",
-)
 def test_a_job_that_tolerates_every_taint_is_heard(effect):
     own = {"operator": "Exists", **effect}
     spec = pod_of(shards(generation_job(workers={"template": {"tolerations": [own]}})))

@@ -82,10 +82,6 @@ def test_a_gang_whose_making_was_never_told_and_that_somebody_deleted_gets_a_new
 @pytest.mark.parametrize(
     ("body", "deleted"), [(gangs_job(replicas=3), "ice-a0-2"), (training_job(), "dit-a0")], ids=["gangs", "training"]
 )
-@pytest.mark.xfail(
-    strict=True,
-    reason="reconcile/common.py stay_stopped lists the children that are there: the name deleted is forgotten",
-)
 def test_a_gang_that_somebody_deleted_while_the_job_was_suspended_gets_a_new_name(body, deleted):
     world = begun(body)
     world.settle()
