@@ -41,6 +41,8 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     found = Cluster()
     was_up = found.is_up()
+    if not was_up:
+        found.down()  # what an interrupted run left: its containers are dead, and its state speaks of them
     try:
         found.up(gpus=4, checkout=CHECKOUT)
     except (TimeoutError, binaries.CannotBuild) as error:

@@ -127,7 +127,7 @@ def no_secret(plane, namespace):
 
 def half_a_secret(plane, namespace):
     plane.secret(namespace, "frazil-default-read", {"endpoint": "http://x", "bucket": "frazil"})
-    return "the Secret frazil-default-read lacks accessKey, secretKey", "see docs"
+    return "the Secret frazil-default-read lacks accessKey, secretKey", "docs/operations.md"
 
 
 def wrong_keys(plane, namespace):

@@ -26,8 +26,10 @@ def make(target: Path, *, checkout: Path, programs: Sequence[Path] = ()) -> Path
     stamp = target / ".made-from"
     said = _stamp(checkout)
     if not stamp.exists() or stamp.read_text() != said:
-        shutil.rmtree(target, ignore_errors=True)
-        (target / "bin").mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
+        for old in target.iterdir():  # not the folder itself: pods that run have it mounted
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        (target / "bin").mkdir()
         _copy(Path(sys.executable).resolve(), target / PYTHON)
         _copy(base / LIBRARY, target / LIBRARY)
         for shared in base.glob("lib/libpython*"):
