@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow, and that is no finding: nothing in the tests is judged by the clock.
+settings.register_profile("frazil", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("frazil")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

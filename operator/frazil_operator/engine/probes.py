@@ -15,7 +15,7 @@ from frazil_operator.engine.queue import WorkQueue
 from frazil_operator.reconcile.plan import Key
 
 STUCK_SECONDS: Final = 120.0
-"""A reconcile, or a key in the queue, that takes longer than any time-out within it."""
+"""A reconcile that takes longer than any time-out within it, or a queue of which nothing is taken for so long."""
 
 
 @dataclass
@@ -26,7 +26,6 @@ class Health:
     renewed_at: Callable[[], float | None]
     queue: WorkQueue[Key]
     leading: bool = False
-    watching: bool = False
     broken: list[str] = field(default_factory=list)
     """Parts that have ended though they should not."""
 
@@ -38,8 +37,8 @@ class Health:
             found.append(f"the lease was not renewed for {self.lease_seconds:.0f} s")
         if self.queue.oldest_seconds > STUCK_SECONDS:
             found.append(f"a reconcile has been running for {self.queue.oldest_seconds:.0f} s")
-        if self.leading and self.queue.waiting_seconds > STUCK_SECONDS:
-            found.append(f"a job has waited for {self.queue.waiting_seconds:.0f} s")
+        if self.leading and self.queue.stalled_seconds > STUCK_SECONDS:
+            found.append(f"jobs wait, and none was looked at for {self.queue.stalled_seconds:.0f} s")
         return found
 
 

@@ -33,6 +33,7 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, tuple[float, asyncio.TimerHandle]] = {}
         self._wake = asyncio.Event()
+        self._taken_at = clock()
 
     def add(self, key: K) -> None:
         """Work on it soon; after the worker that has it now, if one has."""
@@ -65,7 +66,7 @@ class WorkQueue(Generic[K]):
             await self._wake.wait()
         key = self._ready.popleft()
         added_at = self._added_at.pop(key)
-        self._working[key] = self._clock()
+        self._taken_at = self._working[key] = self._clock()
         return key, added_at
 
     def done(self, key: K) -> None:
@@ -107,6 +108,6 @@ class WorkQueue(Generic[K]):
         return max((now - since for since in self._working.values()), default=0.0)
 
     @property
-    def waiting_seconds(self) -> float:
-        """How long the first key in the queue has waited."""
-        return self._clock() - self._added_at[self._ready[0]] if self._ready else 0.0
+    def stalled_seconds(self) -> float:
+        """How long keys have waited of which nobody took one. (A key alone may wait long, behind ten thousand others.)"""
+        return self._clock() - max(self._taken_at, self._added_at[self._ready[0]]) if self._ready else 0.0

@@ -1,7 +1,7 @@
 """A Lease (coordination.k8s.io): one replica of the operator acts at a time.
 
-Who holds it renews it at a third of its length. A holder that can't renew for a whole length stops acting before another may
-take it: `held` ends, and with it the process.
+Who holds it renews it at a third of its length. A holder that can't renew it, be it refused or left without an answer, stops
+acting before another may take it: `hold` ends, and with it the process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from frazil_operator.kube.paths import path_of
 
 log = get_logger(__name__)
 _VERSION = "coordination.k8s.io/v1"
+_SAFE = 0.8
+"""Of its length, for how much it's held without being renewed."""
 
 
 def _text(moment: datetime) -> str:
@@ -80,18 +82,25 @@ class Lease:
             await asyncio.sleep(self._seconds / 3)
 
     async def hold(self) -> None:
-        """Renew it until it's lost; then return."""
+        """Renew it until it's lost; then return. A request that hangs is not waited for beyond the time that is left."""
         while True:
             await asyncio.sleep(self._seconds / 3)
             try:
-                if not await self.try_acquire():
-                    log.error("another replica took the lease", lease=self._name)
-                    return
+                async with asyncio.timeout(max(0.0, self._left())):
+                    if not await self.try_acquire():
+                        log.error("another replica took the lease", lease=self._name)
+                        return
+            except TimeoutError:
+                log.warning("the API server does not answer; the lease can't be renewed", lease=self._name)
             except KubeError as error:
                 log.warning("the lease can't be renewed", error=str(error))
-            if self.renewed_at is None or time.monotonic() - self.renewed_at > self._seconds * 0.8:
+            if self._left() <= 0:
                 log.error("the lease could not be renewed in time", lease=self._name)
                 return
+
+    def _left(self) -> float:
+        """Seconds for which it's ours for certain, whatever other clocks say."""
+        return -1.0 if self.renewed_at is None else self.renewed_at + self._seconds * _SAFE - time.monotonic()
 
     async def release(self) -> None:
         """Give it back, so that another replica need not wait."""

@@ -84,6 +84,28 @@ def test_the_ages_of_what_waits_and_what_is_in_work():
         queue.add("b")
         await queue.get()
         now[0] += 7
-        assert (queue.oldest_seconds, queue.waiting_seconds) == (7, 7)
+        assert (queue.oldest_seconds, queue.stalled_seconds) == (7, 7)
+        now[0] += 1
+        await queue.get()
+        assert (queue.oldest_seconds, queue.stalled_seconds) == (8, 0)
+
+    run(story())
+
+
+def test_a_long_queue_that_moves_has_not_stalled():
+    """Ten thousand jobs at once wait for minutes: a probe that took that for a stuck loop would begin anew for ever."""
+
+    async def story():
+        now = [100.0]
+        queue = WorkQueue(clock=lambda: now[0])
+        for number in range(1000):
+            queue.add(number)
+        for _ in range(999):
+            key, _ = await queue.get()
+            now[0] += 1
+            queue.done(key)
+            assert queue.stalled_seconds == 1
+        now[0] += 500
+        assert queue.stalled_seconds == 501
 
     run(story())

@@ -114,6 +114,26 @@ def test_a_holder_that_can_not_renew_stops_before_another_may_take_it():
     asyncio.run(story())
 
 
+def test_a_holder_whose_request_hangs_stops_before_another_may_take_it():
+    """The client's own time-out is longer than the lease: a partition that swallows packets must not outlast it."""
+    server = Server()
+
+    async def story():
+        first = contender(server, "a", seconds=0.6)
+        await first.try_acquire()
+        taken = asyncio.Event()
+
+        async def nothing(path):
+            taken.set()
+            await asyncio.Event().wait()
+
+        server.get = nothing
+        await asyncio.wait_for(first.hold(), timeout=10)
+        assert taken.is_set(), "it asked, and was not answered"
+
+    asyncio.run(story())
+
+
 def test_one_that_is_not_renewed_is_taken_over_after_its_length_as_seen_here():
     """By its own patience, since clocks of nodes differ: it waits until the lease has not changed for a whole length."""
     server, clock = Server(), Clock()
