@@ -7,6 +7,7 @@ has forgotten it.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 from celery import Celery
+from celery.result import denied_join_result
+from kombu.exceptions import OperationalError
 
 from frazil_jobs.base.exits import TEMPFAIL
 from frazil_jobs.base.log import get_logger
@@ -28,7 +31,7 @@ LOST_SECONDS: Final[dict[str, float]] = {"inspect": 300.0, "finalize": 900.0, "d
 """Without an answer for so long, a question is asked again."""
 AGAIN_SECONDS: Final = 15.0
 """After an answer that says "try again" (75)."""
-_MARK: Final = "frazil:asked:"
+_MARK: Final = "frazil.asked:"  # no namespace's keys begin so
 _TASKS: Final = {"inspect": INSPECT, "finalize": FINALIZE, "delete_outputs": DELETE_OUTPUTS}
 Answer = Inspection | Finalization | Removal
 
@@ -62,6 +65,7 @@ class Control:
         self._open: dict[str, _Open] = {}
         self._answers: dict[str, tuple[float, Answer]] = {}
         self._serial = 0
+        self._sending = threading.Lock()
 
     def answer(self, uid: str, name: str) -> Answer | None:
         """What was answered to a question about a job, if it was."""
@@ -69,7 +73,7 @@ class Control:
         return found[1] if found else None
 
     def forget(self, uid: str) -> None:
-        """The job is gone, or finished."""
+        """The job is gone."""
         for held in (self._open, self._answers):
             for key in [key for key in held if key.startswith(f"{uid}/")]:
                 del held[key]
@@ -88,8 +92,17 @@ class Control:
         question.asked_at = self._clock()
         try:
             await self._client.set(_MARK + question.task_id, "1", ex=int(LOST_SECONDS[question.ask.name]) * 2)
-            await asyncio.to_thread(
-                self._app.send_task,
+            await asyncio.to_thread(self._publish, question)
+        except (redis.RedisError, OSError, OperationalError) as error:
+            self._metrics.outages.labels(during="asking").inc()
+            log.warning("Redis does not answer; asked again soon", task=question.ask.name, error=str(error))
+            return
+        self._metrics.asks.labels(task=question.ask.name).inc()
+
+    def _publish(self, question: _Open) -> None:
+        # Answers are polled for. By itself Celery would subscribe to a channel for each task, and never leave it.
+        with self._sending, denied_join_result():
+            self._app.send_task(
                 _TASKS[question.ask.name],
                 kwargs=dict(question.ask.payload),
                 queue=CONTROL_QUEUE,
@@ -97,11 +110,6 @@ class Control:
                 retry=False,
                 ignore_result=False,
             )
-        except (redis.RedisError, OSError, self._app.connection_for_write().recoverable_connection_errors) as error:
-            self._metrics.outages.labels(during="asking").inc()
-            log.warning("Redis does not answer; asked again soon", task=question.ask.name, error=str(error))
-            return
-        self._metrics.asks.labels(task=question.ask.name).inc()
 
     async def poll(self) -> None:
         """Look for answers, until cancelled."""

@@ -5,6 +5,7 @@ Nothing is persisted on any object (no annotations, no finalizers of kopf's), an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import kopf
@@ -29,23 +30,23 @@ def register(
     *,
     state: State,
     queue: WorkQueue[Key],
-    seen: Any,
+    gone: Callable[[str], None],
     podgroups: str | None,
     workloads: str | None,
 ) -> None:
     """Register all handlers. `podgroups` and `workloads` are the API versions to watch, where they are served.
 
-    `seen()` is called with each event: a watch that stands still for ever is found by it.
+    `gone` is called with the uid of a job that was deleted.
     """
     kopf.on.login(registry=registry, id="login")(login)
     for plural, kind in KINDS.items():
-        _jobs(registry, plural, kind, state=state, queue=queue, seen=seen)
-    _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue, seen=seen)
-    _children(registry, "v1", "pods", "Pod", state=state, queue=queue, seen=seen)
+        _jobs(registry, plural, kind, state=state, queue=queue, gone=gone)
+    _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue)
+    _children(registry, "v1", "pods", "Pod", state=state, queue=queue)
     if podgroups is not None:
-        _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue, seen=seen)
+        _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue)
     if workloads is not None:
-        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, seen=seen, labelled=False)
+        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, labelled=False)
 
 
 async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -54,7 +55,13 @@ async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def _jobs(
-    registry: kopf.OperatorRegistry, plural: str, kind: str, *, state: State, queue: WorkQueue[Key], seen: Any
+    registry: kopf.OperatorRegistry,
+    plural: str,
+    kind: str,
+    *,
+    state: State,
+    queue: WorkQueue[Key],
+    gone: Callable[[str], None],
 ) -> None:
     def key_of(namespace: str | None, name: str | None) -> Key:
         return Key(kind, str(namespace), str(name))  # type: ignore[arg-type]
@@ -64,9 +71,9 @@ def _jobs(
         return {}
 
     async def job_changed(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
-        seen()
         if event["type"] == "DELETED":
             state.see_job(key_of(namespace, name), slim(event["object"]), deleted=True)
+            gone(str(event["object"]["metadata"]["uid"]))
         queue.add(key_of(namespace, name))
 
     kopf.index(GROUP, VERSION, plural, registry=registry, id=f"index-{plural}")(index_job)
@@ -81,7 +88,6 @@ def _children(
     *,
     state: State,
     queue: WorkQueue[Key],
-    seen: Any,
     labelled: bool = True,
 ) -> None:
     group, _, version = api_version.rpartition("/")
@@ -96,7 +102,6 @@ def _children(
         return {}
 
     async def child_changed(event: kopf.RawEvent, **_: Any) -> None:
-        seen()
         key = told(event["object"], deleted=event["type"] == "DELETED")
         if key is not None:
             queue.add(key)

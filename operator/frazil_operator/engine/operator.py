@@ -132,7 +132,7 @@ class Operator:
             registry,
             state=state,
             queue=queue,
-            seen=lambda: None,
+            gone=control.forget,
             podgroups=podgroups,
             workloads=await kueue_version(kube),
         )
