@@ -65,6 +65,9 @@ class State:
         labels = meta.get("labels") or {}
         group = (str(labels.get(KIND)), str(meta["namespace"]), str(labels.get(JOB_NAME)))
         if deleted:
+            written = self._fresh_children.get(uid, {})
+            if name in written and written[name][1]["metadata"].get("uid") == meta["uid"]:
+                del written[name]
             self._children[uid].pop(name, None)
             self._by_name[group].pop(name, None)
             self._owners.pop(str(meta["uid"]), None)

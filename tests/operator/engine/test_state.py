@@ -47,6 +47,23 @@ def test_a_child_just_made_is_there_before_the_watch_tells_of_it_and_not_for_eve
     assert state.children("u1") == {}, "the watch had time to tell: somebody deleted it"
 
 
+def test_a_child_that_was_deleted_just_after_it_was_made_is_gone():
+    state = State()
+    state.see_job(KEY, job(1), deleted=False)
+    state.wrote(child(3))
+    state.see_child("Job", child(3), deleted=False)
+    state.see_child("Job", child(4), deleted=True)
+    assert state.children("u1") == {}
+
+
+def test_the_end_of_an_earlier_child_of_the_name_does_not_hide_the_one_just_made():
+    state = State()
+    state.see_job(KEY, job(1), deleted=False)
+    state.wrote(child(9, uid="c2"))
+    state.see_child("Job", child(4), deleted=True)
+    assert [one["metadata"]["uid"] for one in state.children("u1")["job"]] == ["c2"]
+
+
 def test_a_deleted_job_is_gone_and_so_is_what_was_written_of_it():
     state = State()
     state.see_job(KEY, job(1), deleted=False)
