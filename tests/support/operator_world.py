@@ -95,6 +95,7 @@ class World:
     gang: GangSupport = field(default_factory=GangSupport)
     config_map_text: str | None = None
     strangers: tuple[str, ...] = ()
+    refused: str = ""
     events: list[Any] = field(default_factory=list)
     writes: int = 0
     status_writes: int = 0
@@ -119,6 +120,7 @@ class World:
             gang=self.gang,
             config_map_text=self.config_map_text,
             strangers=self.strangers,
+            refused=self.refused,
         )
 
     def plan(self) -> Plan:

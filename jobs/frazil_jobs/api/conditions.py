@@ -63,6 +63,8 @@ WAITING_FOR_PODS: Final = "WaitingForPods"
 """They are being made, placed or started."""
 IMAGE_PULL: Final = "ImagePull"
 """An image can't be pulled; the message names it."""
+REFUSED: Final = "Refused"
+"""The API server refuses an object of the job (a quota, a policy), or somebody else's has its name; tried again."""
 
 RESTARTING: Final = "Restarting"
 """An attempt is being replaced by the next."""
@@ -126,7 +128,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     SUSPENDED: (USER_REQUESTED, RESUMED),
     QUOTA_RESERVED: (ADMITTED, NO_QUEUE, WAITING_FOR_QUOTA, TOPOLOGY_PLACEMENT_FAILED, PREEMPTED),
     GANG_SCHEDULED: (SCHEDULED, UNSCHEDULABLE, NOT_REQUIRED, PROVIDER_UNAVAILABLE),
-    PODS_READY: (ALL_READY, WAITING_FOR_PODS, IMAGE_PULL),
+    PODS_READY: (ALL_READY, WAITING_FOR_PODS, IMAGE_PULL, REFUSED),
     RESTARTING: (WORKER_FAILED, DISRUPTED, RANK_REPLACED, RESTARTED),
     OUTPUTS_STORED: (ALL_STORED, UPLOADING, FINALIZING, UPLOAD_FAILED),
     CHECKPOINT_STORED: (STORED, UPLOADING, NO_CHECKPOINT),

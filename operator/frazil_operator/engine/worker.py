@@ -1,4 +1,4 @@
-"""Carries plans out: observe, reconcile, write the children, then the status once, then the Events that tell of it."""
+"""One reconcile after the other: observe, decide, have the plan carried out, look again when it's due."""
 
 from __future__ import annotations
 
@@ -7,31 +7,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import structlog
 
-from frazil_jobs.api.base import API_VERSION
 from frazil_jobs.base.log import get_logger
-from frazil_operator.build.labels import MANAGER, OUTPUTS_FINALIZER
 from frazil_operator.engine.control import Control
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.engine.progress import ProgressBoard
 from frazil_operator.engine.queue import WorkQueue
 from frazil_operator.engine.state import State
+from frazil_operator.engine.writer import Refused, Writer
 from frazil_operator.kube.client import Conflict, Forbidden, Invalid, Kube, KubeError, NotFound
-from frazil_operator.kube.merging import merge_patch
 from frazil_operator.kube.paths import path_of
 from frazil_operator.reconcile.plan import (
-    Deletion,
-    Event,
     Finalization,
     GangSupport,
     Inspection,
     Key,
     Object,
     Observed,
-    Patch,
     Plan,
     Removal,
 )
@@ -62,6 +57,7 @@ class Worker:
 
     def __init__(self, known: Known) -> None:
         self._known = known
+        self._writer = Writer(known.kube, known.state, known.queue, known.control, clock=known.clock)
         self._wrote_at: float | None = None
         """When the last write of the reconcile in hand was answered (monotonic)."""
 
@@ -128,8 +124,19 @@ class Worker:
             if problem:
                 await self._carry_out(key, job, plan)
                 return _CONFIG_MAP_AGAIN_SECONDS
-        await self._carry_out(key, job, plan)
+        try:
+            await self._carry_out(key, job, plan)
+        except Refused as error:
+            # Said in the status, and tried again with growing pauses: quotas are raised, and names get free.
+            job = known.state.job(key) or job
+            observed = replace(await self._observe(key, job), refused=str(error))
+            await self._carry_out(key, job, reconcile(observed, known.clock(), known.settings))
+            raise error.cause from None
         return plan.requeue_after
+
+    async def _carry_out(self, key: Key, job: Object, plan: Plan) -> None:
+        if await self._writer.carry_out(key, job, plan):
+            self._wrote_at = time.monotonic()
 
     async def _observe(self, key: Key, job: Object) -> Observed:
         known = self._known
@@ -157,97 +164,3 @@ class Worker:
             known = ", ".join(sorted(data)) or "none"
             return None, f"spec.prompts.configMapRef: {name!r} has no key {entry!r} (it has: {known})"
         return str(data[entry]), ""
-
-    async def _carry_out(self, key: Key, job: Object, plan: Plan) -> None:
-        known = self._known
-        for ask in plan.asks:
-            await known.control.ask(ask)
-        for deletion in plan.delete:
-            await self._delete(deletion)
-        for patch in plan.patch:
-            await self._patch(patch)
-        for thing in plan.apply:
-            known.state.wrote(await known.kube.apply(thing))
-        if plan.finalizers is not None:
-            await self._finalizers(key, job, plan.finalizers)
-            job = known.state.job(key) or job
-        written = plan.status is not None and await self._status(key, job, plan)
-        if written or plan.delete or plan.patch or plan.apply or plan.finalizers is not None:
-            self._wrote_at = time.monotonic()
-            await asyncio.gather(*(self._post(key, job, event) for event in plan.events))
-        if plan.delete_job:
-            path = path_of(API_VERSION, key.kind, key.namespace, key.name)
-            await known.kube.delete(key.kind, path, uid=str(job["metadata"]["uid"]))
-            log.info("its time to live is over: deleted")
-
-    async def _delete(self, deletion: Deletion) -> None:
-        path = path_of(deletion.api_version, deletion.kind, deletion.namespace, deletion.name)
-        try:
-            await self._known.kube.delete(
-                deletion.kind, path, uid=deletion.uid, propagation=deletion.propagation, grace=deletion.grace_seconds
-            )
-        except Conflict:
-            log.info("it's another object by now; left alone", name=deletion.name, kind=deletion.kind)
-
-    async def _patch(self, patch: Patch) -> None:
-        body: dict[str, Any] = dict(patch.body)
-        body["metadata"] = {**body.get("metadata", {}), "resourceVersion": patch.resource_version}
-        path = path_of(patch.api_version, patch.kind, patch.namespace, patch.name, status=patch.status)
-        self._known.state.wrote(await self._known.kube.merge(patch.kind, path, body))
-
-    async def _finalizers(self, key: Key, job: Object, wanted: tuple[str, ...]) -> None:
-        others = [one for one in job["metadata"].get("finalizers") or () if one != OUTPUTS_FINALIZER]
-        meta = {"finalizers": [*others, *wanted], "resourceVersion": job["metadata"]["resourceVersion"]}
-        path = path_of(API_VERSION, key.kind, key.namespace, key.name)
-        try:
-            self._known.state.wrote(await self._known.kube.merge(key.kind, path, {"metadata": meta}))
-        except NotFound:
-            return
-
-    async def _status(self, key: Key, job: Object, plan: Plan) -> bool:
-        """Write the status if it differs; whether it was written."""
-        assert plan.status is not None
-        difference = merge_patch(job.get("status") or {}, plan.status)
-        if not difference:
-            return False
-        body = {"metadata": {"resourceVersion": job["metadata"]["resourceVersion"]}, "status": difference}
-        path = path_of(API_VERSION, key.kind, key.namespace, key.name, status=True)
-        try:
-            self._known.state.wrote(await self._known.kube.merge(key.kind, path, body))
-        except NotFound:
-            self._known.queue.drop(key)  # dask #810: a job that is gone is not tried again
-            return False
-        log.info("status", phase=plan.status.get("phase"))
-        return True
-
-    async def _post(self, key: Key, job: Object, event: Event) -> None:
-        """An Event is a courtesy: one that can't be posted is only logged."""
-        now = self._known.clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        meta = job["metadata"]
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{key.name}.", "namespace": key.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": key.kind,
-                "namespace": key.namespace,
-                "name": key.name,
-                "uid": meta["uid"],
-                "resourceVersion": meta.get("resourceVersion"),
-            },
-            "type": event.type,
-            "reason": event.reason,
-            "message": event.message,
-            "eventTime": now,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "reportingComponent": MANAGER,
-            "reportingInstance": MANAGER,
-            "action": "Reconcile",
-            "source": {"component": MANAGER},
-        }
-        try:
-            await self._known.kube.create("Event", path_of("v1", "Event", key.namespace), body)
-        except KubeError as error:
-            log.warning("an Event can't be posted", reason=event.reason, error=str(error))

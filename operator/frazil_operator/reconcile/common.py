@@ -9,6 +9,7 @@ from frazil_jobs.api import conditions as c
 from frazil_operator.build.labels import attempt_of
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile import children as kids
+from frazil_operator.reconcile import deadlines
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Object
 from frazil_operator.reconcile.stopping import hold, release
@@ -57,6 +58,16 @@ def wait_for_strangers(draft: Draft) -> bool:
         draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message=message)
         draft.again(_STRANGER_SECONDS)
     return bool(strangers)
+
+
+def stay_refused(draft: Draft, job: Job, children: list[Object]) -> bool:
+    """Whether an object could not be made just now: the status says why, and deadlines go on."""
+    words = draft.observed.refused
+    if words:
+        draft.condition(c.PODS_READY, "False", reason=c.REFUSED, message=words)
+        if deadlines.enforce(draft, job):
+            hold(draft, job, children)
+    return bool(words)
 
 
 def gang_condition(draft: Draft, job: Job) -> None:

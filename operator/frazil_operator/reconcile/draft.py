@@ -32,6 +32,7 @@ _WARNINGS: Final = frozenset(
         c.UNSCHEDULABLE,
         c.PROVIDER_UNAVAILABLE,
         c.IMAGE_PULL,
+        c.REFUSED,
         c.WORKER_FAILED,
         c.DISRUPTED,
         c.RANK_REPLACED,

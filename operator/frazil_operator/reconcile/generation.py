@@ -13,7 +13,14 @@ from frazil_operator.build.labels import Owner
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import deadlines, gangs, inspection, outputs, progress, queue, ranges, shards
-from frazil_operator.reconcile.common import begin_work, gang_condition, stay_stopped, tell_jobs, wait_for_strangers
+from frazil_operator.reconcile.common import (
+    begin_work,
+    gang_condition,
+    stay_refused,
+    stay_stopped,
+    tell_jobs,
+    wait_for_strangers,
+)
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Object, Plan
 from frazil_operator.reconcile.pods import release_lost, tell_readiness
@@ -32,7 +39,7 @@ def reconcile_generation(draft: Draft, job: GenerationJob, owner: Owner, setting
         return draft.plan(suspend=True)
     from_child = next((pin for child in draft.observed.of("job") if (pin := kids.pin_of(child))), None)
     pin = inspection.pinned(draft, job, owner, from_child=from_child)
-    if pin is None or wait_for_strangers(draft):
+    if pin is None or wait_for_strangers(draft) or stay_refused(draft, job, children):
         return draft.plan()
     if job.spec.workers.nodes_per_replica > 1:
         _gangs(draft, job, owner, pin, settings)

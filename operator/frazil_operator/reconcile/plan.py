@@ -84,8 +84,8 @@ class Observed:
     """The prompts' ConfigMap key, once `Plan.read_config_map` has asked for it."""
     strangers: tuple[str, ...] = ()
     """Names of batch/v1 Jobs of this job's name that belong to another uid and have not gone yet."""
-    active_elsewhere: bool = False
-    """Another controller (spec.managedBy) acts on this job."""
+    refused: str = ""
+    """Why an object of the plan before could not be made: whose it is, or what the API server said."""
 
     def of(self, kind: str) -> tuple[Object, ...]:
         """The children of a kind."""

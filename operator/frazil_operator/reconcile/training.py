@@ -12,7 +12,14 @@ from frazil_operator.build.labels import STEPS, Owner
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import deadlines, gangs, outputs, queue
-from frazil_operator.reconcile.common import begin_work, gang_condition, stay_stopped, tell_jobs, wait_for_strangers
+from frazil_operator.reconcile.common import (
+    begin_work,
+    gang_condition,
+    stay_refused,
+    stay_stopped,
+    tell_jobs,
+    wait_for_strangers,
+)
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Plan
 from frazil_operator.reconcile.pods import release_lost, tell_readiness
@@ -30,7 +37,7 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
     release_lost(draft, settings)
     if stay_stopped(draft, job, children):
         return draft.plan(suspend=True)
-    if wait_for_strangers(draft):
+    if wait_for_strangers(draft) or stay_refused(draft, job, children):
         return draft.plan()
     _tell_progress(draft, job)
     newest, old = gangs.current(draft)
