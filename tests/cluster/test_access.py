@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-import redis as redis_client
+import redis
 from minio import Minio
 from minio.error import S3Error
 
@@ -146,17 +146,18 @@ def test_a_tenant_reads_its_own_and_removes_nothing_of_it(tenant):
 
 
 def test_a_tenants_user_of_the_broker_touches_no_key_of_another(tenant):
-    address = tenant.cluster.get("service", "frazil-redis", namespace=SYSTEM)["spec"]["clusterIP"]
-    url = tenant.secret("frazil-redis")["url"].replace("frazil-redis.frazil-system.svc", address)
-    client = redis_client.Redis.from_url(url, socket_timeout=5)
+    client = tenant.broker()
     client.set("frazil:team-a:probe", "1", ex=10)
-    no = redis_client.exceptions.NoPermissionError
+    no = redis.exceptions.NoPermissionError
     for call in (
         lambda: client.get("frazil:team-b:probe"),
         lambda: client.set("frazil:team-b:probe", "1"),
         lambda: client.lpush("frazil.control", "a task"),
         lambda: client.get("celery-task-meta-x"),
         lambda: client.keys("*"),
+        lambda: client.scan(),
+        lambda: client.randomkey(),
+        lambda: client.dbsize(),
         lambda: client.flushall(),
         lambda: client.config_get("*"),
         lambda: client.publish("frazil:team-b:x", "1"),

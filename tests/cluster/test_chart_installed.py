@@ -19,6 +19,11 @@ EXAMPLES = sorted(
     if path.read_text().lstrip().startswith(("#", "apiVersion")) and "kind: " in path.read_text()
 )
 
+GOLDEN = sorted((CHECKOUT / "tests" / "operator" / "build" / "golden").glob("*.yaml"))
+CLUSTERS_OWN = ("priorityClassName", "runtimeClassName")
+"""A pod that names one that isn't there is refused: they are the administrator's to make."""
+STRICTLY = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
+
 
 def test_helm_test_asks_every_part(tenant):
     ended = tenant.cluster.helm("test", "frazil", "-n", SYSTEM, "--logs", "--timeout", "120s")
@@ -37,8 +42,6 @@ def test_every_rendered_object_is_accepted_strictly(tenant):
         timeout=60,
     )
     assert rendered.returncode == 0, rendered.stderr
-    for _ in yaml.safe_load_all(rendered.stdout):
-        break
     names = []
     for document in yaml.safe_load_all(rendered.stdout):
         if not document:
@@ -46,17 +49,7 @@ def test_every_rendered_object_is_accepted_strictly(tenant):
         document["metadata"].setdefault("namespace", SYSTEM)
         if document["kind"] in ("Job", "Pod"):  # a Job's and a Pod's spec can't change: another name
             document["metadata"]["name"] += "-dry"
-        applied = cluster.kubectl(
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--dry-run=server",
-            "--validate=strict",
-            "-f",
-            "-",
-            stdin=json.dumps(document),
-            check=False,
-        )
+        applied = cluster.kubectl(*STRICTLY, stdin=json.dumps(document), check=False)
         assert applied.returncode == 0, f"{document['kind']} {document['metadata']['name']}: {applied.stderr}"
         assert "Warning" not in applied.stderr, applied.stderr
         names.append(document["kind"])
@@ -70,6 +63,29 @@ def test_every_rendered_object_is_accepted_strictly(tenant):
         "Job",
     }
     assert kinds <= set(names)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_object_of_a_job_is_accepted_strictly_and_its_pods_where_restricted_is_enforced(tenant, path: Path):
+    """As the operator makes them (the golden files of tests/operator/build)."""
+    cluster = tenant.cluster
+    kinds = []
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["apiVersion"] == "scheduling.x-k8s.io/v1alpha1":
+            continue  # not served here: see test_gang_providers.py
+        document["metadata"]["namespace"] = tenant.namespace
+        wanted = [document]
+        if document["kind"] == "Job":
+            template = document["spec"]["template"]
+            metadata = {**template["metadata"], "name": "probe", "namespace": tenant.namespace}
+            spec = {name: value for name, value in template["spec"].items() if name not in CLUSTERS_OWN}
+            wanted.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        for thing in wanted:
+            applied = cluster.kubectl(*STRICTLY, stdin=json.dumps(thing), check=False)
+            assert applied.returncode == 0, f"{thing['kind']} {thing['metadata']['name']}: {applied.stderr}"
+            assert "Warning" not in applied.stderr, applied.stderr
+            kinds.append(thing["kind"])
+    assert {"ConfigMap", "Job", "Pod"} <= set(kinds)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(CHECKOUT)))

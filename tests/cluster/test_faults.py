@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 from testcluster.tenant import PROMPTS
 
 SYSTEM = "frazil-system"
+UPLOADER = "frazil_jobs.outputs.upload"
+MINIO = "server"  # `minio server /data`
 
 
 def wait_for_stored(tenant, name: str, count: int = 1) -> None:
@@ -45,11 +50,11 @@ def ended_alike(tenant, name: str, undisturbed: dict[str, str], *, seconds: floa
     return status
 
 
-def processes_of(tenant, name: str, module: str) -> list[int]:
-    """Processes of this machine that run a module in a container of a job's pods."""
+def processes_of(pods: list[dict], word: str) -> list[int]:
+    """Processes of this machine in containers of these pods that have a word (a module, a program) in their command."""
     containers = {
         status["containerID"].rpartition("/")[2]
-        for pod in tenant.pods(name)
+        for pod in pods
         for kind in ("containerStatuses", "initContainerStatuses")
         for status in pod["status"].get(kind, ())
         if status.get("containerID")
@@ -57,13 +62,39 @@ def processes_of(tenant, name: str, module: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdecimal() and module in (entry / "cmdline").read_text().split("\0"):
+            if entry.name.isdecimal() and word in (entry / "cmdline").read_text().split("\0"):
                 cgroup = (entry / "cgroup").read_text()
                 if any(container in cgroup for container in containers):
                     found.append(int(entry.name))
         except OSError:
             continue
     return sorted(found)
+
+
+def system_pods(tenant, component: str) -> list[dict]:
+    """The chart's own pods of a component."""
+    return tenant.cluster.list("pods", namespace=SYSTEM, selector=f"app.kubernetes.io/component={component}")
+
+
+def unread_from(address: str, store: int, *, port: int = 9000) -> bool:
+    """Whether a store that is stopped has got something from a pod that it has not read."""
+    sender = ipaddress.ip_address(address).packed[::-1].hex().upper()
+    for family in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{store}/net/{family}").read_text().splitlines()[1:]:
+            _, local, remote, _, queues, *_ = line.split()
+            waiting = int(queues.partition(":")[2], 16)
+            if waiting and local.endswith(f":{port:04X}") and remote.partition(":")[0].endswith(sender):
+                return True
+    return False
+
+
+def answers(tenant) -> bool:
+    """Whether the store answers just now."""
+    try:
+        with urllib.request.urlopen(f"{tenant.endpoint()}/minio/health/live", timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def test_a_deleted_pod_is_replaced_and_nothing_is_charged_twice(tenant, undisturbed):
@@ -79,7 +110,9 @@ def test_a_deleted_pod_is_replaced_and_nothing_is_charged_twice(tenant, undistur
 def test_a_killed_rank_fails_its_pod_and_the_shard_is_tried_again(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "rank-killed"))
     wait_for_stored(tenant, name)
-    ranks = tenant.cluster.until("a rank runs", lambda: processes_of(tenant, name, "frazil_jobs.generation.worker"))
+    ranks = tenant.cluster.until(
+        "a rank runs", lambda: processes_of(tenant.pods(name), "frazil_jobs.generation.worker")
+    )
     os.kill(ranks[-1], signal.SIGKILL)
     status = ended_alike(tenant, name, undisturbed)
     assert status["jobs"][0]["failed"] >= 1
@@ -89,9 +122,7 @@ def test_a_killed_uploader_starts_again_and_goes_on_with_the_spool(tenant, undis
     name = tenant.apply(long_job(tenant, "upload-killed"))
     wait_for_stored(tenant, name)
     for _ in range(3):
-        (uploader,) = tenant.cluster.until(
-            "the uploader runs", lambda: processes_of(tenant, name, "frazil_jobs.outputs.upload")
-        )
+        (uploader,) = tenant.cluster.until("the uploader runs", lambda: processes_of(tenant.pods(name), UPLOADER))
         os.kill(uploader, signal.SIGKILL)
         time.sleep(1)
     ended_alike(tenant, name, undisturbed)
@@ -100,9 +131,13 @@ def test_a_killed_uploader_starts_again_and_goes_on_with_the_spool(tenant, undis
 def test_an_emptied_redis_costs_a_rescan(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "redis-gone"))
     wait_for_stored(tenant, name)
+    broker = tenant.broker()
+    mark = f"frazil:{tenant.namespace}:mark"
+    broker.set(mark, "1")
     selector = "app.kubernetes.io/component=redis"
     tenant.cluster.kubectl("delete", "pod", "-n", SYSTEM, "-l", selector, "--grace-period=0", "--force")
     ended_alike(tenant, name, undisturbed)
+    assert broker.get(mark) is None, "it was not emptied"
 
 
 def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbed):
@@ -123,23 +158,63 @@ def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
     assert len(tenant.pods(name)) == 2
 
 
+def test_a_celery_worker_killed_in_mid_upload_uploads_it_again(tenant, undisturbed):
+    """The store's process is stopped, so that an upload begins and can't end; then its worker is killed with -9."""
+    name = tenant.apply(long_job(tenant, "mid-upload"))
+    wait_for_stored(tenant, name)
+    (store,) = processes_of(system_pods(tenant, "minio"), MINIO)
+
+    def under_way() -> int | None:
+        for pod in tenant.pods(name):
+            uploaders = processes_of([pod], UPLOADER)
+            if uploaders and unread_from(pod["status"]["podIP"], store):
+                return uploaders[0]
+        return None
+
+    os.kill(store, signal.SIGSTOP)
+    try:
+        uploader = tenant.cluster.until("an upload is under way", under_way, seconds=25)
+        os.kill(uploader, signal.SIGKILL)
+    finally:
+        os.kill(store, signal.SIGCONT)
+    ended_alike(tenant, name, undisturbed)
+
+
+def test_a_recount_that_was_asked_of_nobody_in_a_broker_that_forgot_it_is_asked_again(tenant, undisturbed):
+    name = tenant.apply(long_job(tenant, "recount-lost"))
+    wait_for_stored(tenant, name)
+    scale = ["scale", "deployment/frazil-worker", "-n", SYSTEM]
+    tenant.cluster.kubectl(*scale, "--replicas=0")
+
+    def asked() -> bool:
+        found = {one["type"]: one["reason"] for one in tenant.status(name).get("conditions", [])}
+        return found.get("OutputsStored") == "Finalizing"
+
+    try:
+        tenant.cluster.until("the recount was asked for", asked, seconds=150)
+        selector = "app.kubernetes.io/component=redis"
+        tenant.cluster.kubectl("delete", "pod", "-n", SYSTEM, "-l", selector, "--grace-period=0", "--force")
+    finally:
+        tenant.cluster.kubectl(*scale, "--replicas=1")
+    ended_alike(tenant, name, undisturbed)
+
+
 @pytest.mark.slow
 def test_a_store_that_is_down_for_a_minute_is_caught_up_with(tenant, undisturbed):
+    """Its process is killed with -9 whenever it comes back, for a minute: connections that were open die with it."""
     name = tenant.apply(long_job(tenant, "store-down"))
     wait_for_stored(tenant, name)
-    deployment = "deployment/frazil-minio"
-    kubectl = tenant.cluster.kubectl
-    # The pod stays (its folder holds the results): only the Service leads nowhere.
-    selector = tenant.cluster.get("service", "frazil-minio", namespace=SYSTEM)["spec"]["selector"]
-    away = {**selector, "app.kubernetes.io/component": "away"}
-    patch = '{"spec":{"selector":{"app.kubernetes.io/component":"%s"}}}'
-    kubectl("patch", "service", "frazil-minio", "-n", SYSTEM, "-p", patch % away["app.kubernetes.io/component"])
-    try:
-        time.sleep(60)
-        assert tenant.status(name)["phase"] != "Failed"
-    finally:
-        kubectl("patch", "service", "frazil-minio", "-n", SYSTEM, "-p", patch % "minio")
-    assert kubectl("get", deployment, "-n", SYSTEM).returncode == 0
+    end, there = time.monotonic() + 60, []
+    while time.monotonic() < end:
+        for process in processes_of(system_pods(tenant, "minio"), MINIO):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        there.append(answers(tenant))
+        time.sleep(0.2)
+    assert there.count(False) > 4 * there.count(True), "it was hardly ever away"
+    assert tenant.status(name)["phase"] not in ("Failed", "Complete")
+    # The kubelet waits longer with each crash before it starts it again.
+    tenant.cluster.until("the store answers again", lambda: answers(tenant), seconds=180)
     ended_alike(tenant, name, undisturbed, seconds=300)
 
 

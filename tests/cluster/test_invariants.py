@@ -206,7 +206,7 @@ def test_10_with_the_operator_off_a_retained_job_is_deleted_at_once(tenant):
 
 
 def test_11_gang_scheduling_that_is_not_served_is_a_condition(tenant):
-    """Here it is served: the condition says by whom. Without any, see tests/operator/reconcile."""
+    """Here it is served: the condition says by whom. Without any, and with others: test_gang_providers.py."""
     job = tenant.job("gang", workers={"nodesPerReplica": 2, "gpusPerNode": 1, "accelerator": "example.com/none"})
     name = tenant.apply(job)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import redis
+
 from frazil_jobs.base.files import sha256_of
 from frazil_jobs.stores import ObjectStore, StoreConfig, StoreUnreachable, open_store
 from testcluster.cluster import Cluster
@@ -68,6 +70,14 @@ class Tenant:
                 "secret_key": type(self.config("read").secret_key)(found["secretKey"]),
             }
         )
+
+    def broker(self) -> redis.Redis:
+        """The broker, with this tenant's rights."""
+        release = self.installation
+        service = f"{release.release}-redis"
+        address = self.cluster.get("service", service, namespace=release.namespace)["spec"]["clusterIP"]
+        url = self.secret("frazil-redis")["url"].replace(f"{service}.{release.namespace}.svc", address)
+        return redis.Redis.from_url(url, socket_timeout=5)
 
     @cached_property
     def store(self) -> ObjectStore:
