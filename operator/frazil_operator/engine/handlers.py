@@ -23,6 +23,7 @@ _SPEC_FIELDS: Final = {
     "Pod": frozenset({"nodeName"}),
 }
 """Of ten thousand pods the specs would take a gigabyte."""
+Heard = Callable[[str, str], None]
 
 
 def register(
@@ -30,23 +31,24 @@ def register(
     *,
     state: State,
     queue: WorkQueue[Key],
+    heard: Heard,
     gone: Callable[[str], None],
     podgroups: str | None,
     workloads: str | None,
 ) -> None:
     """Register all handlers. `podgroups` and `workloads` are the API versions to watch, where they are served.
 
-    `gone` is called with the uid of a job that was deleted.
+    `heard` is called with the kind and namespace of each event, `gone` with the uid of a job that was deleted.
     """
     kopf.on.login(registry=registry, id="login")(login)
     for plural, kind in KINDS.items():
-        _jobs(registry, plural, kind, state=state, queue=queue, gone=gone)
-    _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue)
-    _children(registry, "v1", "pods", "Pod", state=state, queue=queue)
+        _jobs(registry, plural, kind, state=state, queue=queue, heard=heard, gone=gone)
+    _children(registry, "batch/v1", "jobs", "Job", state=state, queue=queue, heard=heard)
+    _children(registry, "v1", "pods", "Pod", state=state, queue=queue, heard=heard)
     if podgroups is not None:
-        _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue)
+        _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue, heard=heard)
     if workloads is not None:
-        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, labelled=False)
+        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, heard=heard, labelled=False)
 
 
 async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -61,16 +63,19 @@ def _jobs(
     *,
     state: State,
     queue: WorkQueue[Key],
+    heard: Heard,
     gone: Callable[[str], None],
 ) -> None:
     def key_of(namespace: str | None, name: str | None) -> Key:
         return Key(kind, str(namespace), str(name))  # type: ignore[arg-type]
 
     async def index_job(body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> dict[Any, Any]:
+        heard(kind, str(namespace))
         state.see_job(key_of(namespace, name), slim(body), deleted=False)
         return {}
 
     async def job_changed(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
+        heard(kind, str(namespace))
         if event["type"] == "DELETED":
             state.see_job(key_of(namespace, name), slim(event["object"]), deleted=True)
             gone(str(event["object"]["metadata"]["uid"]))
@@ -88,6 +93,7 @@ def _children(
     *,
     state: State,
     queue: WorkQueue[Key],
+    heard: Heard,
     labelled: bool = True,
 ) -> None:
     group, _, version = api_version.rpartition("/")
@@ -97,11 +103,13 @@ def _children(
         thing = {"apiVersion": api_version, "kind": kind, **slim(body, spec=_SPEC_FIELDS.get(kind))}
         return state.see_child(kind, thing, deleted=deleted)
 
-    async def index_child(body: kopf.Body, **_: Any) -> dict[Any, Any]:
+    async def index_child(body: kopf.Body, namespace: str | None, **_: Any) -> dict[Any, Any]:
+        heard(kind, str(namespace))
         told(body, deleted=False)
         return {}
 
-    async def child_changed(event: kopf.RawEvent, **_: Any) -> None:
+    async def child_changed(event: kopf.RawEvent, namespace: str | None, **_: Any) -> None:
+        heard(kind, str(namespace))
         key = told(event["object"], deleted=event["type"] == "DELETED")
         if key is not None:
             queue.add(key)

@@ -22,12 +22,13 @@ from frazil_jobs.base.log import get_logger
 from frazil_jobs.outputs.celery_app import make_app
 from frazil_operator.build.labels import MANAGER
 from frazil_operator.engine.control import Control
-from frazil_operator.engine.handlers import register
+from frazil_operator.engine.handlers import KINDS, register
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.engine.probes import Health, serve
 from frazil_operator.engine.progress import ProgressBoard
 from frazil_operator.engine.queue import WorkQueue
-from frazil_operator.engine.state import State
+from frazil_operator.engine.state import FINAL, State
+from frazil_operator.engine.watchdog import Watchdog
 from frazil_operator.engine.worker import Known, Worker
 from frazil_operator.gang.placement import API_VERSIONS
 from frazil_operator.kube.client import Kube, KubeError
@@ -40,7 +41,6 @@ log = get_logger(__name__)
 _CRD_SECONDS: Final = 5.0
 _DISCOVERY_SECONDS: Final = 60.0
 _REDIS_SECONDS: Final = 5.0
-_FINAL: Final = ("Complete", "Failed")
 
 
 class Operator:
@@ -121,17 +121,27 @@ class Operator:
         board = ProgressBoard(
             client,
             seconds=settings.progress_seconds,
-            at_work=lambda: jobs_at_work(state),
+            at_work=state.at_work,
             changed=look_at,
             metrics=metrics,
         )
         known = Known(kube, state, queue, control, board, settings, metrics, gang=await gang_support(kube))
         podgroups = API_VERSIONS.get(known.gang.provider)
+        watchdog = Watchdog(
+            kube,
+            state,
+            watched={**dict.fromkeys(KINDS.values(), API_VERSION), "Job": "batch/v1", "Pod": "v1"}
+            | ({"PodGroup": podgroups} if podgroups else {}),
+            namespaces=settings.namespaces,
+            changed=queue.add,
+            seconds=settings.resync_seconds,
+        )
         registry = kopf.OperatorRegistry()
         register(
             registry,
             state=state,
             queue=queue,
+            heard=watchdog.heard,
             gone=control.forget,
             podgroups=podgroups,
             workloads=await kueue_version(kube),
@@ -145,6 +155,7 @@ class Operator:
             "discovery": self._discover(known),
             "resync": self._resync(known),
             "lease": lease.hold(),
+            "watchdog": watchdog.run(),
             **{f"worker {number}": Worker(known).run() for number in range(settings.workers)},
         }
         tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
@@ -212,35 +223,19 @@ class Operator:
             count_jobs(known, keys)
             pause = min(10.0, 0.8 * known.settings.resync_seconds / max(1, len(keys)))
             for key in keys:
-                if known.state.job(key) is not None and phase_of(known.state, key) not in _FINAL:
+                if known.state.job(key) is not None and known.state.phase(key) not in FINAL:
                     known.queue.add(key)
                     await asyncio.sleep(pause)
             rest = known.settings.resync_seconds - (time.monotonic() - started)
             await asyncio.sleep(max(0.05, min(rest, 15.0)))
 
 
-def phase_of(state: State, key: Key) -> str:
-    """The phase that a job's status says."""
-    return str(((state.job(key) or {}).get("status") or {}).get("phase") or "")
-
-
 def count_jobs(known: Known, keys: list[Key]) -> None:
     """Set the gauge of jobs by kind and phase."""
-    counts = Counter((key.kind, phase_of(known.state, key) or "New") for key in keys)
+    counts = Counter((key.kind, known.state.phase(key) or "New") for key in keys)
     known.metrics.jobs.clear()
     for (kind, phase), count in counts.items():
         known.metrics.jobs.labels(kind=kind, phase=phase).set(count)
-
-
-def jobs_at_work(state: State) -> list[tuple[str, str]]:
-    """Namespace and uid of the jobs whose pods may be telling how far they are."""
-    found = []
-    for key in state.all_keys():
-        job = state.job(key)
-        if job is None or phase_of(state, key) in ("", *_FINAL, "Suspended", "Queued"):
-            continue
-        found.append((key.namespace, str(job["metadata"]["uid"])))
-    return found
 
 
 def run(settings: Settings, *, broker: str, port: int) -> int:

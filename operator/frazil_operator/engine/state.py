@@ -9,20 +9,34 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from frazil_operator.build.labels import JOB_NAME, JOB_UID, KIND
 from frazil_operator.reconcile.plan import Key
 
 Body = Mapping[str, Any]
 _PATIENCE_SECONDS: Final = 30.0
+FINAL: Final = ("Complete", "Failed")
+"""Phases of a job that is over."""
 KUEUE_JOB_UID: Final = "kueue.x-k8s.io/job-uid"
+
+
+class Id(NamedTuple):
+    """One object for its whole life."""
+
+    kind: str
+    namespace: str
+    uid: str
 
 
 def version_of(body: Body) -> int:
     """A resourceVersion as a number (since Kubernetes 1.35 they may be compared); 0 where it's none."""
     text = str(body["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdecimal() else 0
+
+
+def _id(kind: str, body: Body) -> Id:
+    return Id(kind, str(body["metadata"].get("namespace", "")), str(body["metadata"].get("uid", "")))
 
 
 def newer(one: Body, other: Body) -> bool:
@@ -134,9 +148,40 @@ class State:
         """All jobs."""
         return list(self._jobs)
 
+    def phase(self, key: Key) -> str:
+        """The phase that a job's status says."""
+        return str(((self.job(key) or {}).get("status") or {}).get("phase") or "")
+
+    def at_work(self) -> list[tuple[str, str]]:
+        """Namespace and uid of the jobs whose pods may be telling how far they are."""
+        return [
+            (key.namespace, str(job["metadata"]["uid"]))
+            for key in self.all_keys()
+            if (job := self.job(key)) is not None and self.phase(key) not in ("", *FINAL, "Suspended", "Queued")
+        ]
+
     def key_of(self, uid: str) -> Key | None:
         """The job of a uid."""
         return self._keys.get(uid)
+
+    def versions(self) -> dict[Id, int]:
+        """What the watches have told, by object."""
+        found = {_id(key.kind, body): version_of(body) for key, body in self._jobs.items()}
+        for children in self._children.values():
+            found |= {_id(kind, body): version_of(body) for (kind, _), body in children.items() if kind != "Workload"}
+        return found
+
+    def lose(self, one: Id) -> Key | None:
+        """An object is gone, though no watch told it; the job to look at."""
+        for key, body in list(self._jobs.items()):
+            if _id(key.kind, body) == one:
+                self.see_job(key, body, deleted=True)
+                return key
+        for children in list(self._children.values()):
+            for (kind, _), body in list(children.items()):
+                if _id(kind, body) == one:
+                    return self.see_child(kind, body, deleted=True)
+        return None
 
     def _namesake(self, group: tuple[str, str, str]) -> Key | None:
         """The job that waits for a stranger's child of the same name to go."""

@@ -30,3 +30,11 @@ def path_of(api_version: str, kind: str, namespace: str, name: str | None = None
     if name is not None:
         path += f"/{name}"
     return f"{path}/status" if status else path
+
+
+def collection_of(api_version: str, kind: str, namespace: str | None) -> str:
+    """`/apis/batch/v1/jobs`: a kind in one namespace, or in all."""
+    if namespace is not None:
+        return path_of(api_version, kind, namespace)
+    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    return f"{root}/{plural_of(kind)}"

@@ -1,0 +1,117 @@
+"""Whether the watches tell what there is: once in a while all is listed (names and versions only) and compared.
+
+A watch that stands still while there is something to tell is not mended from here: the process ends, and the next one lists
+everything. What was deleted while a watch was being renewed is never told by it at all; that is put right on the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+from frazil_jobs.base.log import get_logger
+from frazil_operator.build.labels import MANAGED
+from frazil_operator.engine.state import Id, State, version_of
+from frazil_operator.kube.client import Kube, KubeError
+from frazil_operator.kube.paths import collection_of
+from frazil_operator.reconcile.plan import Key
+
+log = get_logger(__name__)
+GRACE_SECONDS: Final = 120.0
+"""For so long a watch may be behind and say nothing."""
+LEAST_SECONDS: Final = 60.0
+_PAGE: Final = "500"
+_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_OWN: Final = ("GenerationJob", "TrainingJob")
+
+
+class Watchdog:
+    """Compares what the watches have told with what there is."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        state: State,
+        *,
+        watched: Mapping[str, str],
+        namespaces: list[str],
+        changed: Callable[[Key], None],
+        seconds: float,
+        grace: float = GRACE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`watched`: API version by kind. `namespaces`: none for all. `changed`: called with a job to look at again."""
+        self._kube = kube
+        self._state = state
+        self._watched = watched
+        self._places: list[str | None] = [*namespaces] or [None]
+        self._changed = changed
+        self._seconds = max(seconds, LEAST_SECONDS)
+        self._grace = grace
+        self._clock = clock
+        self._heard: dict[tuple[str, str | None], float] = {}
+
+    def heard(self, kind: str, namespace: str) -> None:
+        """A watch has told something."""
+        self._heard[self._watch_of(kind, namespace)] = self._clock()
+
+    async def run(self) -> None:
+        """Look until a watch stands still; then return."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                if still := await self.look():
+                    log.error("watches stand still; the operator begins anew", watches=still)
+                    return
+            except KubeError as error:
+                log.warning("what there is can't be listed; compared later", error=str(error))
+
+    async def look(self) -> list[str]:
+        """Compare once; the watches that stand still. Raises KubeError."""
+        before, began = self._state.versions(), self._clock()
+        there = await self._list()
+        known = self._state.versions()
+        behind = {one: version for one, version in there.items() if known.get(one, 0) < version}
+        ghosts = before.keys() - there.keys()
+        if not behind and not ghosts:
+            return []
+        await asyncio.sleep(self._grace)
+        there = await self._list()
+        known = self._state.versions()
+        for one in (ghosts & known.keys()) - there.keys():
+            log.info("a watch did not tell that an object is gone", kind=one.kind, namespace=one.namespace, uid=one.uid)
+            if (key := self._state.lose(one)) is not None:
+                self._changed(key)
+        late = {one for one, version in behind.items() if one in there and known.get(one, 0) < version}
+        still = {self._watch_of(one.kind, one.namespace) for one in late}
+        return sorted(
+            kind if namespace is None else f"{kind} in {namespace}"
+            for kind, namespace in still
+            if self._heard.get((kind, namespace), 0.0) <= began
+        )
+
+    def _watch_of(self, kind: str, namespace: str) -> tuple[str, str | None]:
+        return kind, None if None in self._places else namespace
+
+    async def _list(self) -> dict[Id, int]:
+        found = {}
+        for kind, api_version in self._watched.items():
+            for namespace in self._places:
+                async for meta in self._metadata(api_version, kind, namespace):
+                    one = Id(kind, str(meta["namespace"]), str(meta["uid"]))
+                    found[one] = version_of({"metadata": meta})
+        return found
+
+    async def _metadata(self, api_version: str, kind: str, namespace: str | None) -> AsyncIterator[dict[str, Any]]:
+        query = {"limit": _PAGE} | ({} if kind in _OWN else {"labelSelector": f"{MANAGED}=true"})
+        path = collection_of(api_version, kind, namespace)
+        while True:
+            page = await self._kube.request("GET", path, query=query, accept=_METADATA)
+            for item in page.get("items") or ():
+                yield item["metadata"]
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return
+            query["continue"] = token
