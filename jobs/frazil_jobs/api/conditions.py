@@ -87,6 +87,8 @@ FINALIZING: Final = "Finalizing"
 """Everything is made and uploaded; it's being recounted from the store, and the manifest written."""
 UPLOAD_FAILED: Final = "UploadFailed"
 """The store refused or didn't answer; tried again."""
+REMOVAL_FAILED: Final = "RemovalFailed"
+"""The job is being deleted with output.whenDeleted: Delete, and its outputs can't be removed; tried again."""
 
 CHECKPOINT_STORED: Final = "CheckpointStored"
 """A committed checkpoint is in the store. TrainingJob only."""
@@ -130,7 +132,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     GANG_SCHEDULED: (SCHEDULED, UNSCHEDULABLE, NOT_REQUIRED, PROVIDER_UNAVAILABLE),
     PODS_READY: (ALL_READY, WAITING_FOR_PODS, IMAGE_PULL, REFUSED),
     RESTARTING: (WORKER_FAILED, DISRUPTED, RANK_REPLACED, RESTARTED),
-    OUTPUTS_STORED: (ALL_STORED, UPLOADING, FINALIZING, UPLOAD_FAILED),
+    OUTPUTS_STORED: (ALL_STORED, UPLOADING, FINALIZING, UPLOAD_FAILED, REMOVAL_FAILED),
     CHECKPOINT_STORED: (STORED, UPLOADING, NO_CHECKPOINT),
     COMPLETE: (SUCCEEDED, SUCCESS_POLICY_MET),
     FAILED: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from frazil_jobs.api import conditions as c
 from frazil_jobs.api.naming import job_prefix
 from frazil_operator.build.labels import OUTPUTS_FINALIZER, Owner
 from frazil_operator.build.volumes import Job
@@ -49,10 +50,17 @@ def take_leave(draft: Draft, observed: Observed, job: Job | None, owner: Owner, 
         }
         draft.asks.append(Ask("delete_outputs", f"{owner.uid}/delete", payload))
         draft.again(_AGAIN_SECONDS)
+    failed = job is not None and gone is not None and gone.error
+    if failed:
+        words = f"the outputs can't be removed, and it's tried again: {failed}"
+        remedy = f"to keep them and let the job go, take the finalizer {OUTPUTS_FINALIZER} off it"
+        draft.condition(c.OUTPUTS_STORED, "False", reason=c.REMOVAL_FAILED, message=f"{words} ({remedy})")
     plan = draft.plan()
     return Plan(
         patch=plan.patch,
         delete=plan.delete,
+        status=plan.status if failed else None,
+        events=plan.events,
         finalizers=plan.finalizers,
         asks=plan.asks,
         requeue_after=plan.requeue_after,

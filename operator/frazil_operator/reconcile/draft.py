@@ -37,6 +37,7 @@ _WARNINGS: Final = frozenset(
         c.DISRUPTED,
         c.RANK_REPLACED,
         c.UPLOAD_FAILED,
+        c.REMOVAL_FAILED,
         *c.REASONS[c.FAILED],
     }
 )

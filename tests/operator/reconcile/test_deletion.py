@@ -68,6 +68,20 @@ def test_the_finalizer_goes_when_the_outputs_have_gone_and_not_when_the_store_is
 
 
 @EACH_SHAPE
+def test_why_a_job_can_not_go_is_said_once_with_the_way_out(shape):
+    world = leaving(shape)
+    world.objects.clear()
+    world.events.clear()
+    world.removal = Removal(error="the store does not answer")
+    world.settle()
+    (said,) = [event for event in world.events if event.reason == "RemovalFailed"]
+    assert said.type == "Warning"
+    assert "the store does not answer" in said.message
+    assert FINALIZER in said.message
+    assert world.condition("OutputsStored") == ("False", "RemovalFailed")
+
+
+@EACH_SHAPE
 def test_pods_that_have_ended_are_not_waited_for(shape):
     world = leaving(shape)
     for kind, name in list(world.objects):

@@ -238,6 +238,17 @@ def test_failed_shards_within_the_budget_end_well_with_a_lower_success_policy():
     assert world.condition("Complete") == ("True", "SuccessPolicyMet")
 
 
+def test_shards_that_failed_are_remembered_when_the_child_goes_before_the_recount():
+    world = running(failurePolicy={"retriesPerShard": 0, "maxFailedShards": 1}, successPolicy={"minStoredPercent": 80})
+    world.end_job(None, "Failed", reason="FailedIndexes", failedIndexes="1", completedIndexes="0,2")
+    world.settle()
+    world.remove("Job", world.jobs[0])
+    world.settle()
+    world.finalization = Finalization(total=10, stored=6, error="6 of 10 outputs are stored", exit_code=75)
+    world.settle()
+    assert world.condition("Failed") == ("True", "MaxFailedShards")
+
+
 def test_too_little_in_the_store_after_all_shards_ended_well_means_outputs_were_lost():
     world = running()
     world.end_job(None, "Complete", completedIndexes="0-2")
