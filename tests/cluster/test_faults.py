@@ -150,6 +150,31 @@ def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbe
     assert len(tenant.pods(name)) == 2
 
 
+def test_a_second_operator_takes_over_from_one_that_is_killed(tenant, undisturbed):
+    scale = ["scale", "deployment/frazil-operator", "-n", SYSTEM]
+
+    def holder() -> str:
+        """The pod that leads."""
+        lease = tenant.cluster.get("lease", "frazil-operator", namespace=SYSTEM)
+        return str(lease["spec"]["holderIdentity"]).partition("_")[0]
+
+    tenant.cluster.kubectl(*scale, "--replicas=2")
+    try:
+        tenant.cluster.kubectl("rollout", "status", "deployment/frazil-operator", "-n", SYSTEM, "--timeout=60s")
+        names = {pod["metadata"]["name"] for pod in system_pods(tenant, "operator")}
+        first = tenant.cluster.until("one leads", holder)
+        assert first in names
+        name = tenant.apply(long_job(tenant, "taken-over"))
+        wait_for_stored(tenant, name)
+        tenant.cluster.kubectl("delete", "pod", first, "-n", SYSTEM, "--grace-period=0", "--force")
+        tenant.cluster.until("another leads", lambda: holder() not in ("", first), seconds=60)
+        ended_alike(tenant, name, undisturbed)
+        assert len(tenant.pods(name)) == 2
+    finally:
+        tenant.cluster.kubectl(*scale, "--replicas=1")
+        tenant.cluster.until("one is left", lambda: len(system_pods(tenant, "operator")) == 1, seconds=90)
+
+
 def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "apiserver-gone"))
     wait_for_stored(tenant, name)

@@ -167,7 +167,7 @@ class Running:
         await self.runner.cleanup()
 
     async def until(self, what: str, holds: Any) -> None:
-        for _ in range(600):
+        for _ in range(1200):
             if holds():
                 return
             assert self.process.returncode is None, self.log
@@ -178,7 +178,7 @@ class Running:
         await self.until("it leads", lambda: '"this replica acts"' in self.log)
 
     async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), timeout=90)
+        return await asyncio.wait_for(self.process.wait(), timeout=200)
 
     @property
     def log(self) -> str:
@@ -202,7 +202,7 @@ def broker(redis_server: RealRedis) -> str:
 
 
 def story(work: Any) -> None:
-    asyncio.run(asyncio.wait_for(work, timeout=250))
+    asyncio.run(asyncio.wait_for(work, timeout=280))
 
 
 def test_it_leads_answers_its_probes_and_gives_the_lease_back_when_told_to_stop(tmp_path, broker):
