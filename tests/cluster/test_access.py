@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 import redis
-from minio import Minio
-from minio.error import S3Error
+from minio import Minio, MinioAdmin
+from minio.commonconfig import CopySource
+from minio.credentials.providers import StaticProvider
+from minio.deleteobjects import DeleteObject
+from minio.error import MinioAdminException, S3Error
 
 SYSTEM = "frazil-system"
 NEEDED = {
@@ -133,6 +137,44 @@ def test_a_tenant_can_neither_read_nor_change_results_of_another(tenant, theirs,
     assert denied(lambda: store.remove_object(bucket_name="frazil", object_name=theirs))
     assert denied(lambda: list(store.list_objects(bucket_name="frazil", prefix="results/team-b/", recursive=True)))
     assert denied(lambda: list(store.list_objects(bucket_name="frazil", prefix="results/team-", recursive=True)))
+
+
+def roundabout_ways(store: Minio, admin: MinioAdmin, theirs: str) -> dict[str, Callable[[], object]]:
+    """What somebody tries who can't read a neighbour's file by its name."""
+    own = "results/team-a/stolen"
+    all_may = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::frazil/*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [all_may]})
+    return {
+        "copy it": lambda: store.copy_object(
+            bucket_name="frazil", object_name=own, source=CopySource(bucket_name="frazil", object_name=theirs)
+        ),
+        "look at it": lambda: store.stat_object(bucket_name="frazil", object_name=theirs),
+        "let everybody read": lambda: store.set_bucket_policy(bucket_name="frazil", policy=policy),
+        "read the policy": lambda: store.get_bucket_policy(bucket_name="frazil"),
+        "make a bucket": lambda: store.make_bucket(bucket_name="mine"),
+        "remove the bucket": lambda: store.remove_bucket(bucket_name="frazil"),
+        "list all": lambda: list(store.list_objects(bucket_name="frazil", recursive=True)),
+        "list users": admin.user_list,
+        "make a user": lambda: admin.user_add("another", "its-long-secret"),
+        "change a user": lambda: admin.user_disable("frazil-default-write-team-b"),
+        "take a policy": lambda: admin.attach_policy(["consoleAdmin"], user="frazil-default-read-team-a"),
+    }
+
+
+@pytest.mark.parametrize("right", ["read", "write"])
+def test_a_tenant_finds_no_way_around(tenant, theirs, right):
+    config = tenant.config(right)
+    credentials = StaticProvider(config.access_key, config.secret_key.get_secret_value())
+    admin = MinioAdmin(endpoint=config.endpoint.removeprefix("http://"), credentials=credentials, secure=False)
+    store = client(tenant, right)
+    for what, call in roundabout_ways(store, admin, theirs).items():
+        with pytest.raises((S3Error, MinioAdminException)) as caught:
+            call()
+        assert "AccessDenied" in str(caught.value), f"{what}: {caught.value}"
+    several = store.remove_objects(bucket_name="frazil", delete_object_list=[DeleteObject(theirs)])
+    assert [error.code for error in several] == ["AccessDenied"]
+    anybody = Minio(endpoint=config.endpoint.removeprefix("http://"), secure=False)
+    assert denied(lambda: anybody.get_object(bucket_name="frazil", object_name=theirs))
 
 
 def test_a_tenant_reads_its_own_and_removes_nothing_of_it(tenant):
