@@ -1,54 +1,89 @@
-"""How much of each backward to freeze: a linear program over the DAG, solved by HiGHS."""
+"""How much of each backward to freeze: a linear program over the DAG, solved by HiGHS.
+
+Variables are the start of every action and the freeze ratio of every freezable one; an action that waits for another
+starts no earlier than that one's start plus its time at its ratio (`constraints`). Two objectives:
+
+- Published (arXiv 2602.05754 and its release): 999999 · makespan in ms + the sum of ratios, with one cap on every stage's
+  mean ratio.
+- Lexicographic, ours: first the least makespan; then, within a slack of it, the least weighted sum of ratios, under a cap
+  for each stage, on timings averaged by stage; then, with no more freezing than that, ratios as even over the microbatches
+  of a stage as can be, since a microbatch's position should not decide what is learned from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from scipy.optimize import OptimizeResult
 
 from frazil_jobs.api.pipelining import Freezing
+from frazil_jobs.base.exits import BadInput
+from frazil_jobs.training.planning import dag, simulator
+from frazil_jobs.training.planning.actions import Action
+from frazil_jobs.training.planning.canonical import ActionKey, Canonical
+from frazil_jobs.training.planning.constraints import Constraints, constraints_of
 from frazil_jobs.training.planning.schedules import ScheduleOrder
-from frazil_jobs.training.planning.timings import ActionKey, Timings
+from frazil_jobs.training.planning.timings import Timings
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+PUBLISHED_WEIGHT: Final = 999_999.0
+"""Of a millisecond of makespan against a freeze ratio of 1, in the published objective."""
+_ROOM: Final = 1e-10
+"""Part by which a later objective may exceed the optimum of an earlier one, for rounding."""
 
 
-class FreezingSettings(BaseModel):
-    """What a plan is allowed to do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class FreezingSettings(Canonical):
+    """What a plan may do."""
 
     objective: Literal["Published", "Lexicographic"] = "Lexicographic"
-    """Published: 999999 · makespan (ms) + sum of ratios, as the paper's release. Lexicographic (ours): the least makespan
-    first, then within `slack` of it the least freezing."""
     max_ratio: Ratio = 0.3
     """Largest mean ratio of a stage over its microbatches."""
     stage_max_ratios: tuple[Ratio, ...] | None = None
     """Budgets by stage, in place of `max_ratio`."""
     slack: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Part by which the makespan may exceed the least, to freeze less."""
+    """Lexicographic: part by which the makespan may exceed the least, to freeze less."""
     stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """How much freezing a stage hurts, for choosing the least freezing. Left out: all alike."""
+    """Lexicographic: how much freezing a stage hurts, when the least freezing is chosen. Left out: all alike."""
     stage_averaged: bool = True
     """Plan on timings averaged by kind and stage, so that the plan doesn't follow their noise."""
 
     @classmethod
+    def published(cls, max_ratio: float = 0.8) -> Self:
+        """TimelyFreeze as published, for its runs: each action's own time, no slack."""
+        return cls(objective="Published", max_ratio=max_ratio, slack=0.0, stage_averaged=False)
+
+    @classmethod
     def of(cls, freezing: Freezing) -> Self:
-        """The settings that a TrainingJob asks for."""
-        raise NotImplementedError
+        """Those of a TrainingJob whose method is Timely. Selection Uniform without slack is the published method."""
+        max_ratio, slack = float(freezing.max_freeze_ratio), float(freezing.slack_percent) / 100
+        if freezing.selection == "Uniform" and slack == 0:
+            return cls.published(max_ratio)
+        return cls(max_ratio=max_ratio, slack=slack)
+
+    def caps(self, stages: int) -> tuple[float, ...]:
+        """The largest mean ratio of each stage. Raises BadInput for budgets of another number of stages."""
+        return _per_stage(self.stage_max_ratios, self.max_ratio, stages, "stage_max_ratios")
+
+    def weights(self, stages: int) -> tuple[float, ...]:
+        """What freezing costs in each stage. Raises BadInput for weights of another number of stages."""
+        return _per_stage(self.stage_weights, 1.0, stages, "stage_weights")
 
 
-class FreezingPlan(BaseModel):
-    """Freeze ratios of all freezable actions, and what they promise. The JSON is canonical: equal plans have equal text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class FreezingPlan(Canonical):
+    """Freeze ratios of all freezable actions, and what they promise. `digest` is what ranks compare."""
 
     ratios: Mapping[ActionKey, Ratio]
-    """By action, 0 to 1: the share of the stage's dW time that is skipped (at stage 0, of its whole backward)."""
+    """By action, 0 to 1: the share of the time of its dW that is skipped (at stage 0, of its whole backward)."""
     makespan: float
-    """Seconds of a step, as simulated from the ratios."""
+    """Seconds of a step with these ratios, as simulated."""
     makespan_unfrozen: float
+    """Seconds of a step with nothing frozen."""
+    makespan_frozen: float
+    """Seconds of a step with everything frozen: no plan is shorter."""
     stage_means: tuple[Ratio, ...]
     """Mean ratio over microbatches, by stage."""
     mean_freeze_ratio: Ratio
@@ -57,29 +92,83 @@ class FreezingPlan(BaseModel):
     @property
     def speedup(self) -> float:
         """kappa: the unfrozen makespan over this one."""
-        raise NotImplementedError
+        return self.makespan_unfrozen / self.makespan if self.makespan else 1.0
+
+    @property
+    def speedup_bound(self) -> float:
+        """What freezing everything would give; inf where the step would then take no time."""
+        return self.makespan_unfrozen / self.makespan_frozen if self.makespan_frozen else float("inf")
 
     @property
     def gradient_rate(self) -> float:
-        """kappa · (1 - mean ratio): gradients computed per second, relative to no freezing. Below 1, freezing costs more
+        """kappa · (1 - mean ratio): gradients computed per second, relative to no freezing. Below 1, freezing loses more
         gradients than it saves time."""
-        raise NotImplementedError
-
-    def to_json(self) -> str:
-        """Canonical JSON: keys sorted, floats that come back bit for bit."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`. Raises BadInput."""
-        raise NotImplementedError
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the canonical JSON, in hex: ranks compare it."""
-        raise NotImplementedError
+        return self.speedup * (1 - self.mean_freeze_ratio)
 
 
 def solve(order: ScheduleOrder, timings: Timings, settings: FreezingSettings) -> FreezingPlan:
-    """The best plan. Raises BadInput for an order that can't run or timings of another order."""
-    raise NotImplementedError
+    """The best plan under `settings`. Raises BadInput for an order that can't run or timings of another order."""
+    used = timings.stage_averaged() if settings.stage_averaged else timings
+    graph = dag.build(order, used.hop_seconds)
+    simulator.seconds_of(graph, used)
+    constraints = constraints_of(graph, used, settings.caps(order.stages))
+    if settings.objective == "Published":
+        found = _published(constraints)
+    else:
+        found = _lexicographic(constraints, settings.slack, settings.weights(order.stages))
+    return plan_of(order, used, constraints.ratios(found))
+
+
+def plan_of(order: ScheduleOrder, timings: Timings, ratios: Mapping[Action, float]) -> FreezingPlan:
+    """What given ratios promise: any plan, such as a uniform one. Actions left out have ratio 0."""
+    freezable = sorted(action for action in order.actions if action.kind.freezable)
+    whole = {action: ratios.get(action, 0.0) for action in freezable}
+    by_stage: dict[int, list[float]] = defaultdict(list)
+    for action, ratio in whole.items():
+        by_stage[action.stage].append(ratio)
+    return FreezingPlan(
+        ratios=whole,
+        makespan=simulator.simulate(order, timings, whole).makespan,
+        makespan_unfrozen=simulator.simulate(order, timings).makespan,
+        makespan_frozen=simulator.simulate(order, timings, dict.fromkeys(freezable, 1.0)).makespan,
+        stage_means=tuple(min(1.0, fmean(by_stage[stage])) for stage in range(order.stages)),
+        mean_freeze_ratio=min(1.0, fmean(whole.values())),
+    )
+
+
+def uniform(order: ScheduleOrder, ratio: float) -> dict[Action, float]:
+    """The same ratio for every freezable action."""
+    return {action: ratio for action in order.actions if action.kind.freezable}
+
+
+def _published(constraints: Constraints) -> OptimizeResult:
+    """One objective with a weight so large that the makespan comes first; here divided by it, which HiGHS likes better."""
+    each = 1 / (PUBLISHED_WEIGHT * constraints.unit * 1000)
+    weights = {constraints.ratio(at): each for at in range(len(constraints.freezable))}
+    return constraints.minimise(constraints.costs({constraints.makespan: 1.0, **weights}))
+
+
+def _lexicographic(constraints: Constraints, slack: float, stage_weights: Sequence[float]) -> OptimizeResult:
+    """Each objective in turn, with the ones before it kept as constraints. Adds rows to `constraints`."""
+    soonest = constraints.costs({constraints.makespan: 1.0})
+    least = constraints.costs(
+        {constraints.ratio(at): stage_weights[action.stage] for at, action in enumerate(constraints.freezable)}
+    )
+    evenest = constraints.costs(
+        {constraints.largest(stage): stage_weights[stage] for stage in range(constraints.stages)}
+    )
+    found = constraints.minimise(soonest)
+    constraints.rows.add({constraints.makespan: 1.0}, found.fun * (1 + slack + _ROOM))
+    found = constraints.minimise(least)
+    constraints.rows.add(
+        {column: least[column] for column in map(int, least.nonzero()[0])}, found.fun * (1 + _ROOM) + _ROOM
+    )
+    return constraints.minimise(evenest)
+
+
+def _per_stage(given: Sequence[float] | None, default: float, stages: int, name: str) -> tuple[float, ...]:
+    if given is None:
+        return (default,) * stages
+    if len(given) != stages:
+        raise BadInput(f"{len(given)} values for {stages} stages", field=name, remedy="give one for each stage")
+    return tuple(given)
