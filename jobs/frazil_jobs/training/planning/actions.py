@@ -32,7 +32,7 @@ class Kind(StrEnum):
         return self in (Kind.B, Kind.W)
 
 
-_TEXT: Final = re.compile(r"(\d+)([FBIW])(\d+)")
+_TEXT: Final = re.compile(r"([0-9]+)([FBIW])([0-9]+)")
 
 
 @dataclass(frozen=True, order=True)

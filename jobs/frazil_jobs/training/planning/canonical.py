@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from frazil_jobs.base.exits import BadInput
 from frazil_jobs.training.planning.actions import Action
 
-ActionKey = Annotated[
-    Action,
-    BeforeValidator(lambda value: Action.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
-]
+
+def _parsed(value: Any) -> Any:
+    try:
+        return Action.parse(value) if isinstance(value, str) else value
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+ActionKey = Annotated[Action, BeforeValidator(_parsed), PlainSerializer(str, return_type=str)]
 """An action as a key of a JSON object: `0F1`."""
 
 

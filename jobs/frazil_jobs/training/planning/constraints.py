@@ -94,9 +94,10 @@ class Constraints:
         raise ArithmeticError(f"HiGHS found no freezing plan: {found.message}")
 
     def ratios(self, found: OptimizeResult) -> dict[Action, float]:
-        """Ratios by action, in 0 to 1 exactly."""
+        """Ratios by action, in 0 to 1 exactly, and to ten digits, which is what HiGHS answers for."""
         return {
-            action: float(min(1.0, max(0.0, found.x[self.ratio(at)]))) + 0.0 for at, action in enumerate(self.freezable)
+            action: min(1.0, max(0.0, round(float(found.x[self.ratio(at)]), 10)))
+            for at, action in enumerate(self.freezable)
         }
 
 

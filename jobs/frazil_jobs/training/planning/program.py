@@ -32,7 +32,7 @@ from frazil_jobs.training.planning.timings import Timings
 Ratio = Annotated[float, Field(ge=0, le=1)]
 PUBLISHED_WEIGHT: Final = 999_999.0
 """Of a millisecond of makespan against a freeze ratio of 1, in the published objective."""
-_ROOM: Final = 1e-10
+_ROOM: Final = 1e-12
 """Part by which a later objective may exceed the optimum of an earlier one, for rounding."""
 
 
