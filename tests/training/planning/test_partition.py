@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.planning import program, simulator
-from frazil_jobs.training.planning.partition import BlockTime, Cut, ModelTime, cut, least_slowest, uniform
+from frazil_jobs.training.planning.models import BlockTime, Cut, ModelTime
+from frazil_jobs.training.planning.partition import cut, least_slowest, uniform
 from frazil_jobs.training.planning.program import FreezingSettings
 from frazil_jobs.training.planning.schedules import order_of
 

@@ -8,101 +8,17 @@ be, and then moves blocks as long as the simulated step, with the freezing plan 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 from typing import Literal
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.planning import program, simulator
-from frazil_jobs.training.planning.canonical import Canonical
+from frazil_jobs.training.planning.models import Cut, ModelTime
 from frazil_jobs.training.planning.program import FreezingSettings
 from frazil_jobs.training.planning.schedules import ScheduleOrder
-from frazil_jobs.training.planning.timings import Provenance, Seconds, StageTime, Timings
 
 Method = Literal["Uniform", "Balanced"]
-
-
-class BlockTime(Canonical):
-    """Seconds of one microbatch's passes through one block."""
-
-    forward: Seconds
-    backward_input: Seconds
-    backward_weight: Seconds
-
-    @property
-    def total(self) -> float:
-        """Forward and full backward."""
-        return self.forward + self.backward_input + self.backward_weight
-
-
-NO_TIME = BlockTime(forward=0.0, backward_input=0.0, backward_weight=0.0)
-
-
-class ModelTime(Canonical):
-    """Seconds of a model, part by part, for one microbatch."""
-
-    blocks: tuple[BlockTime, ...]
-    before: BlockTime = NO_TIME
-    """What the first stage does before its blocks."""
-    after: BlockTime = NO_TIME
-    """What the last stage does after its blocks."""
-    provenance: Provenance = "estimated"
-    hop_seconds: Seconds = 0.0
-
-    @property
-    def totals(self) -> tuple[float, ...]:
-        """Seconds of each block, with what comes before counted to the first and what comes after to the last."""
-        totals = [block.total for block in self.blocks]
-        totals[0] += self.before.total - self._unneeded
-        totals[-1] += self.after.total
-        return tuple(totals)
-
-    def stage_times(self, cut: Cut) -> tuple[StageTime, ...]:
-        """What the stages of a cut take."""
-        return tuple(self._stage_time(cut, stage) for stage in range(cut.stages))
-
-    def timings(self, cut: Cut, order: ScheduleOrder) -> Timings:
-        """Timings of an order with the stages of a cut."""
-        return Timings.of_stages(
-            self.stage_times(cut), order.order, provenance=self.provenance, hop_seconds=self.hop_seconds
-        )
-
-    @property
-    def _unneeded(self) -> float:
-        """Seconds of the one dX that nobody needs: that of the very first weights."""
-        return (self.before if self.before.total else self.blocks[0]).backward_input
-
-    def _stage_time(self, cut: Cut, stage: int) -> StageTime:
-        first, last = stage == 0, stage == cut.stages - 1
-        parts = (
-            *([self.before] if first else []),
-            *self.blocks[cut.bounds[stage] : cut.bounds[stage + 1]],
-            *([self.after] if last else []),
-        )
-        inputs = sum(part.backward_input for part in parts) - (self._unneeded if first else 0.0)
-        return StageTime(
-            forward=sum(part.forward for part in parts),
-            backward=inputs + sum(part.backward_weight for part in parts),
-            backward_frozen=0.0 if first else inputs,
-        )
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Stage s holds the blocks from bounds[s] up to bounds[s + 1]."""
-
-    bounds: tuple[int, ...]
-
-    @property
-    def stages(self) -> int:
-        """How many there are."""
-        return len(self.bounds) - 1
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Blocks of each stage."""
-        return tuple(right - left for left, right in pairwise(self.bounds))
 
 
 def uniform(blocks: int, stages: int) -> Cut:

@@ -119,6 +119,18 @@ def solve(order: ScheduleOrder, timings: Timings, settings: FreezingSettings) ->
     return plan_of(order, used, constraints.ratios(found))
 
 
+def least_freezing(
+    order: ScheduleOrder, timings: Timings, *, within: float, settings: FreezingSettings
+) -> FreezingPlan | None:
+    """The plan that freezes least of those whose step takes at most `within` seconds; None where `settings` allow none."""
+    used = timings.stage_averaged() if settings.stage_averaged else timings
+    constraints = constraints_of(dag.build(order, used.hop_seconds), used, settings.caps(order.stages))
+    if _soonest(constraints) * constraints.unit > within * (1 + _ROOM):
+        return None
+    found = _least(constraints, within / constraints.unit, settings.weights(order.stages))
+    return plan_of(order, used, constraints.ratios(found))
+
+
 def plan_of(order: ScheduleOrder, timings: Timings, ratios: Mapping[Action, float]) -> FreezingPlan:
     """What given ratios promise: any plan, such as a uniform one. Actions left out have ratio 0."""
     freezable = sorted(action for action in order.actions if action.kind.freezable)
@@ -150,20 +162,22 @@ def _published(constraints: Constraints) -> OptimizeResult:
 
 def _lexicographic(constraints: Constraints, slack: float, stage_weights: Sequence[float]) -> OptimizeResult:
     """Each objective in turn, with the ones before it kept as constraints. Adds rows to `constraints`."""
-    soonest = constraints.costs({constraints.makespan: 1.0})
-    least = constraints.costs(
-        {constraints.ratio(at): stage_weights[action.stage] for at, action in enumerate(constraints.freezable)}
-    )
-    evenest = constraints.costs(
-        {constraints.largest(stage): stage_weights[stage] for stage in range(constraints.stages)}
-    )
-    found = constraints.minimise(soonest)
-    constraints.rows.add({constraints.makespan: 1.0}, found.fun * (1 + slack + _ROOM))
-    found = constraints.minimise(least)
-    constraints.rows.add(
-        {column: least[column] for column in map(int, least.nonzero()[0])}, found.fun * (1 + _ROOM) + _ROOM
-    )
-    return constraints.minimise(evenest)
+    return _least(constraints, _soonest(constraints) * (1 + slack), stage_weights)
+
+
+def _soonest(constraints: Constraints) -> float:
+    """The least makespan, in units."""
+    return float(constraints.minimise(constraints.costs({constraints.makespan: 1.0})).fun)
+
+
+def _least(constraints: Constraints, within: float, stage_weights: Sequence[float]) -> OptimizeResult:
+    """The least freezing whose makespan is at most `within` units; of such plans the evenest. Adds rows to `constraints`."""
+    constraints.rows.add({constraints.makespan: 1.0}, within * (1 + _ROOM))
+    weights = {constraints.ratio(at): stage_weights[a.stage] for at, a in enumerate(constraints.freezable)}
+    found = constraints.minimise(constraints.costs(weights))
+    constraints.rows.add(weights, found.fun * (1 + _ROOM) + _ROOM)
+    largest = {constraints.largest(stage): stage_weights[stage] for stage in range(constraints.stages)}
+    return constraints.minimise(constraints.costs(largest))
 
 
 def _per_stage(given: Sequence[float] | None, default: float, stages: int, name: str) -> tuple[float, ...]:
