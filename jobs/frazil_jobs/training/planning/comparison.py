@@ -39,7 +39,7 @@ METHODS: Final[Mapping[Method, str]] = {
     "uniform at cap": "every action frozen to the cap",
     "uniform at equal mean": "every action frozen to the mean ratio of ours",
     "published": "TimelyFreeze's plan as it predicts, from timings without noise",
-    "published as run": f"its plans from timings with {NOISE:.0%} noise (mean of {RECORDINGS} recordings), the tensors of the "
+    "published as run": f"its plans from timings with {NOISE:.0%} noise (mean of {RECORDINGS} recordings), tensors of the "
     "first stage drawn at random as published",
     "ours": "least time, then least freezing within the slack",
     "ours at 0.3": "the same with the default cap",
