@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frazil_cli import options
 from frazil_cli.cluster import access
-from frazil_cli.run import LAYOUT, Device, DeviceOption, JobFile, Ranks, Replicas, Threads
+from frazil_cli.run import LAYOUT, Device, DeviceOption, Ranks, Replicas, Threads
+from frazil_jobs.base.exits import BadConfiguration
+
+if TYPE_CHECKING:
+    from frazil_jobs.api.trainingjob import TrainingJob
+    from frazil_jobs.stores import StoreConfig
+
+TRAINING = "For a TrainingJob"
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB.yaml", help="The job file: a GenerationJob or a TrainingJob.", show_default=False)
+]
 
 
 def command(
@@ -37,10 +50,46 @@ def command(
     namespace: access.Namespace = None,
     context: access.Context = None,
     kubeconfig: access.Kubeconfig = None,
+    timings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            rich_help_panel=TRAINING,
+            help="Times of actions that a run recorded.",
+            show_default="counted from the model's config",
+        ),
+    ] = None,
+    teraflops: Annotated[
+        float,
+        typer.Option(min=1e-6, rich_help_panel=TRAINING, help="What a device sustains, for times that are counted."),
+    ] = 100.0,
+    gigabytes: Annotated[
+        float,
+        typer.Option(
+            min=1e-6, rich_help_panel=TRAINING, help="A second from rank to rank, for times that are counted."
+        ),
+    ] = 100.0,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", rich_help_panel=TRAINING, help="Also every other schedule and way to freeze, as a table."
+        ),
+    ] = False,
+    gantt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", rich_help_panel=TRAINING, help="Draw a step without and with freezing."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", rich_help_panel=TRAINING, help="The same as a Chrome trace (ui.perfetto.dev)."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:
-    """Show what a job would do: ranks, shards, keys, the bound on its speed, what may change in the images.
+    """Show what a job would do: ranks, shards, keys, the bound on its speed, what may change in the images; for a
+    TrainingJob ranks, stages, and a simulated step without and with freezing.
 
     Every prompt is read and checked, and so are the files of a model that is here; no weight is loaded, nothing is
     fetched. Problems are listed as errors, all of them, and set the exit code.
@@ -51,6 +100,7 @@ def command(
     - `frazil plan job.yaml --ranks 1 --quick`  in half a second
     - `frazil plan job.yaml --json | jq .outputs.count`
     - `frazil plan job.yaml --cluster -n team-a`  the manifests, and what the API server says of them (nothing is created)
+    - `frazil plan train.yaml --timings timings.json --compare --gantt step.svg`
 
     Fields of the JSON object: `name namespace kind mode`; `outputs` (count, prompts, perPrompt, format, shards, perShard,
     promptsSha256, uid, prefix, firstKey, lastKey, firstSeed); `model` (uri, pipeline, bytes, dtype); `guidance` (style,
@@ -58,13 +108,29 @@ def command(
     gpusAtOnce, indices, objects; with --cluster also namespace, manifests, server (context, trials), notes); `speedUp`
     (bound, measuredBound, measure); `message` (bytesPerStep, perStep, steps, what); `changes`; `problems` (field, message,
     remedy, exitCode). What can't be known here is null.
+
+    Of a TrainingJob: `name namespace kind task`; `model` (uri, blocks); `batch` (size, accumulation, microbatches,
+    microbatchSize); `ranks` (pipeline, data, grid); `schedule` (name, stages, partition, blocks, microbatchesHeld);
+    `timings` (provenance, source, relative, hopSeconds); `step` (unfrozenSeconds, seconds, totalSeconds, speedUp,
+    speedUpBound, unfrozenBubbleShare, bubbleShare, noise); `freezing` (method, selection, maxFreezeRatio, slackPercent,
+    meanFreezeRatio, stageMeans, gradientRate, planSha256); `comparison` (methods, rows, reach); `cluster` (pods,
+    gpusPerPod, objects); `problems`.
     """
     from rich.console import Console
 
     from frazil_cli.errors import lines_of
     from frazil_cli.planning import document_of, make_plan
     from frazil_cli.prepare import Wishes, store_config
+    from frazil_jobs.api.load import load_job
+    from frazil_jobs.api.trainingjob import TrainingJob
 
+    loaded = load_job(job)
+    given = {"--timings": timings, "--compare": compare, "--gantt": gantt, "--trace": trace}
+    if isinstance(loaded, TrainingJob):
+        _refuse({"--ranks": ranks, "--replicas": replicas, "--threads": threads, "--cluster": cluster}, "GenerationJob")
+        where = _Training(job, store_config(store, endpoint), timings, teraflops, gigabytes, compare, gantt, trace)
+        return _training(loaded, where, as_json=as_json)
+    _refuse(given, "TrainingJob")
     wishes = Wishes(device=device.value, ranks=ranks, replicas=replicas, threads=threads)
     stderr = Console(stderr=True, highlight=False)
     out = Console(highlight=False)
@@ -92,6 +158,75 @@ def command(
             for line in lines_of(problem):
                 stderr.print(line, soft_wrap=True)
     return _code(document["problems"])
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What was asked about a TrainingJob."""
+
+    file: Path
+    store: StoreConfig | None
+    timings: Path | None
+    teraflops: float
+    gigabytes: float
+    compare: bool
+    gantt: Path | None
+    trace: Path | None
+
+
+def _training(job: TrainingJob, asked: _Training, *, as_json: bool) -> int:
+    """The plan of a TrainingJob, printed and drawn."""
+    from rich.console import Console
+
+    from frazil_cli.errors import lines_of
+    from frazil_cli.prepare import environment_for
+    from frazil_cli.trainingplan.planning import make_training_plan, problems_of
+    from frazil_cli.trainingplan.screen import draw
+    from frazil_jobs.inputs.access import Access
+    from frazil_jobs.training.planning.drawing import chrome_trace, gantt
+    from frazil_jobs.training.planning.estimate import Device
+
+    stderr, out = Console(stderr=True, highlight=False), Console(highlight=False)
+    with stderr.status("simulating a step"):
+        plan = make_training_plan(
+            job,
+            base_dir=asked.file.absolute().parent,
+            access=Access.from_env(environment_for(asked.store)),
+            timings=asked.timings,
+            device=Device(teraflops=asked.teraflops, gigabytes=asked.gigabytes),
+            compare=asked.compare,
+        )
+    if plan.panels:
+        _write(asked.gantt, lambda: gantt(plan.panels), "--gantt")
+        _write(asked.trace, lambda: chrome_trace(plan.panels), "--trace")
+    problems = problems_of(plan)
+    if as_json:
+        typer.echo(json.dumps({**plan.document, "problems": problems}, indent=2))
+    else:
+        draw(plan.document, out)
+        for problem in plan.problems:
+            for line in lines_of(problem):
+                stderr.print(line, soft_wrap=True)
+    return _code(problems)
+
+
+def _write(file: Path | None, drawn: Callable[[], str], option: str) -> None:
+    if file is None:
+        return
+    try:
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(drawn(), encoding="utf-8")
+    except OSError as error:
+        raise BadConfiguration(
+            f"{file} can't be written: {error.strerror}", field=option, remedy="name another file"
+        ) from None
+
+
+def _refuse(options: Mapping[str, object], kind: str) -> None:
+    """Raise for an option that is for jobs of the other kind."""
+    for name, value in options.items():
+        if value:
+            raise BadConfiguration(f"is for a {kind}", field=name, remedy="leave it out")
 
 
 def _code(problems: list[dict[str, Any]]) -> int:

@@ -96,6 +96,8 @@ class Timings(Canonical):
     hop_seconds: tuple[Seconds, ...]
     """From the end of a stage's pass to the start of its neighbour's on another rank: one for each boundary between stage
     s and s + 1, the same in both directions. Neighbours on one rank pay nothing, whatever is written here."""
+    stage_blocks: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Blocks of each stage, where known: with them the times of other cuts can be told."""
     note: str = ""
     """Where they come from, for people."""
 
@@ -107,6 +109,7 @@ class Timings(Canonical):
         *,
         provenance: Provenance,
         hop_seconds: float | Sequence[float] = 0.0,
+        stage_blocks: tuple[int, ...] = (),
         note: str = "",
     ) -> Self:
         """The timings of an order in which every microbatch takes a stage equally long."""
@@ -115,6 +118,7 @@ class Timings(Canonical):
             provenance=provenance,
             actions={action: stages[action.stage].of(action.kind) for actions in order for action in actions},
             hop_seconds=hops,
+            stage_blocks=stage_blocks,
             note=note,
         )
 
