@@ -11,6 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 _STAGES_SHOWN = 16
+_RELATIVE = (
+    "speed-up and grads/s (gradients computed a second) are relative to 1F1B with nothing frozen; "
+    "held: most microbatches whose activations a rank keeps"
+)
 
 
 def draw(document: Mapping[str, Any], console: Console) -> None:
@@ -138,11 +142,7 @@ def _draw_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         )
         before = row["schedule"]
     console.print(table)
-    console.print(
-        "\nspeed-up and grads/s (gradients a second) are relative to 1F1B with nothing frozen; held: microbatches kept at once",
-        style="dim",
-        soft_wrap=True,
-    )
+    console.print(f"\n{_RELATIVE}", style="dim", soft_wrap=True)
     for method, words in comparison["methods"].items():
         console.print(Text.assemble((f"{method}: ", "bold"), words), style="dim", soft_wrap=True)
     for target in comparison["reach"]:

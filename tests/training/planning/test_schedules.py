@@ -12,7 +12,13 @@ from frazil_jobs.api.pipelining import Schedule
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.planning import dag
 from frazil_jobs.training.planning.actions import Action, Kind, Order, Placement
-from frazil_jobs.training.planning.schedules import ScheduleOrder, executed, microbatches_held, order_of
+from frazil_jobs.training.planning.schedules import (
+    STAGES_A_RANK,
+    ScheduleOrder,
+    executed,
+    microbatches_held,
+    order_of,
+)
 
 PLAIN: tuple[Schedule, ...] = ("GPipe", "1F1B", "Interleaved1F1B")
 
@@ -127,3 +133,18 @@ def _with_first_stage_split(order: Order) -> Order:
         )
         for row in order
     )
+
+
+def test_the_rules_of_the_api_allow_exactly_what_has_an_order_and_fills_the_pipeline() -> None:
+    from frazil_jobs.api.pipelining import TrainingParallelism
+    from frazil_jobs.api.problems import rule_problems
+
+    for schedule, ranks, microbatches in itertools.product(STAGES_A_RANK, (1, 2, 3, 4), range(1, 14)):
+        asked = TrainingParallelism(schedule=schedule, pipeline=ranks, microbatches=microbatches)
+        try:
+            order_of(schedule, ranks=ranks, microbatches=microbatches)
+            there = True
+        except BadConfiguration:
+            there = False
+        enough = microbatches >= ranks and (ranks > 1 or schedule in ("GPipe", "1F1B"))
+        assert (not rule_problems(asked)) == (there and enough), asked
