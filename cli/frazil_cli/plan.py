@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +13,6 @@ from frazil_cli import options
 from frazil_cli.cluster import access
 from frazil_cli.run import LAYOUT, Device, DeviceOption, Ranks, Replicas, Threads
 from frazil_jobs.base.exits import BadConfiguration
-
-if TYPE_CHECKING:
-    from frazil_jobs.api.trainingjob import TrainingJob
-    from frazil_jobs.stores import StoreConfig
 
 TRAINING = "For a TrainingJob"
 JobFile = Annotated[
@@ -114,7 +109,7 @@ def command(
     `timings` (provenance, source, relative, hopSeconds); `step` (unfrozenSeconds, seconds, totalSeconds, speedUp,
     speedUpBound, unfrozenBubbleShare, bubbleShare, noise); `freezing` (method, selection, maxFreezeRatio, slackPercent,
     meanFreezeRatio, stageMeans, gradientRate, planSha256); `comparison` (methods, rows, reach); `cluster` (pods,
-    gpusPerPod, objects); `problems`.
+    gpusPerPod, objects; with --cluster as above); `problems`.
     """
     from rich.console import Console
 
@@ -127,9 +122,21 @@ def command(
     loaded = load_job(job)
     given = {"--timings": timings, "--compare": compare, "--gantt": gantt, "--trace": trace}
     if isinstance(loaded, TrainingJob):
-        _refuse({"--ranks": ranks, "--replicas": replicas, "--threads": threads, "--cluster": cluster}, "GenerationJob")
-        where = _Training(job, store_config(store, endpoint), timings, teraflops, gigabytes, compare, gantt, trace)
-        return _training(loaded, where, as_json=as_json)
+        _refuse({"--ranks": ranks, "--replicas": replicas, "--threads": threads, "--quick": quick}, "GenerationJob")
+        from frazil_cli.trainingplan.command import Asked, show
+
+        asked = Asked(
+            file=job,
+            store=store_config(store, endpoint),
+            timings=timings,
+            teraflops=teraflops,
+            gigabytes=gigabytes,
+            compare=compare,
+            gantt=gantt,
+            trace=trace,
+            cluster=access.Access(kubeconfig, context, namespace) if cluster else None,
+        )
+        return _code(show(loaded, asked, as_json=as_json))
     _refuse(given, "TrainingJob")
     wishes = Wishes(device=device.value, ranks=ranks, replicas=replicas, threads=threads)
     stderr = Console(stderr=True, highlight=False)
@@ -158,68 +165,6 @@ def command(
             for line in lines_of(problem):
                 stderr.print(line, soft_wrap=True)
     return _code(document["problems"])
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What was asked about a TrainingJob."""
-
-    file: Path
-    store: StoreConfig | None
-    timings: Path | None
-    teraflops: float
-    gigabytes: float
-    compare: bool
-    gantt: Path | None
-    trace: Path | None
-
-
-def _training(job: TrainingJob, asked: _Training, *, as_json: bool) -> int:
-    """The plan of a TrainingJob, printed and drawn."""
-    from rich.console import Console
-
-    from frazil_cli.errors import lines_of
-    from frazil_cli.prepare import environment_for
-    from frazil_cli.trainingplan.planning import make_training_plan, problems_of
-    from frazil_cli.trainingplan.screen import draw
-    from frazil_jobs.inputs.access import Access
-    from frazil_jobs.training.planning.drawing import chrome_trace, gantt
-    from frazil_jobs.training.planning.estimate import Device
-
-    stderr, out = Console(stderr=True, highlight=False), Console(highlight=False)
-    with stderr.status("simulating a step"):
-        plan = make_training_plan(
-            job,
-            base_dir=asked.file.absolute().parent,
-            access=Access.from_env(environment_for(asked.store)),
-            timings=asked.timings,
-            device=Device(teraflops=asked.teraflops, gigabytes=asked.gigabytes),
-            compare=asked.compare,
-        )
-    if plan.panels:
-        _write(asked.gantt, lambda: gantt(plan.panels), "--gantt")
-        _write(asked.trace, lambda: chrome_trace(plan.panels), "--trace")
-    problems = problems_of(plan)
-    if as_json:
-        typer.echo(json.dumps({**plan.document, "problems": problems}, indent=2))
-    else:
-        draw(plan.document, out)
-        for problem in plan.problems:
-            for line in lines_of(problem):
-                stderr.print(line, soft_wrap=True)
-    return _code(problems)
-
-
-def _write(file: Path | None, drawn: Callable[[], str], option: str) -> None:
-    if file is None:
-        return
-    try:
-        file.absolute().parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(drawn(), encoding="utf-8")
-    except OSError as error:
-        raise BadConfiguration(
-            f"{file} can't be written: {error.strerror}", field=option, remedy="name another file"
-        ) from None
 
 
 def _refuse(options: Mapping[str, object], kind: str) -> None:

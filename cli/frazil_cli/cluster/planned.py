@@ -18,7 +18,7 @@ from frazil_cli.cluster.installation import find_installation
 from frazil_cli.cluster.manifests import Manifests, manifests, pod_of, settings_as_default
 from frazil_cli.cluster.trial import Trial, attempt
 from frazil_jobs.api.base import API_VERSION
-from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.api.load import Job
 from frazil_jobs.api.yamltext import documents
 from frazil_jobs.base.exits import BadConfiguration, FrazilError
 from frazil_operator.gang.placement import API_VERSIONS, Provider, choose
@@ -56,7 +56,7 @@ class OnCluster:
         }
 
 
-def on_cluster(file: Path, job: GenerationJob, pin: Mapping[str, Any] | None, access: Access) -> OnCluster:
+def on_cluster(file: Path, job: Job, pin: Mapping[str, Any] | None, access: Access) -> OnCluster:
     """Find out. Without a cluster the objects are those of the chart's defaults. Raises FrazilError when one is named
     and can't be reached."""
     if not access.named and not is_there():
@@ -93,7 +93,7 @@ def on_cluster(file: Path, job: GenerationJob, pin: Mapping[str, Any] | None, ac
     return OnCluster(placed.metadata.namespace, made, cluster.context, trials, tuple(notes), tuple(problems))
 
 
-def _without(job: GenerationJob, pin: Mapping[str, Any] | None, access: Access, why: str) -> OnCluster:
+def _without(job: Job, pin: Mapping[str, Any] | None, access: Access, why: str) -> OnCluster:
     """With the chart's defaults alone."""
     placed = _placed(job, access.namespace or job.metadata.namespace)
     made = manifests(placed, pin=pin, settings=settings_as_default(placed))
@@ -145,10 +145,10 @@ def _raw(file: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _placed(job: GenerationJob, namespace: str) -> GenerationJob:
+def _placed(job: Job, namespace: str) -> Job:
     return job.model_copy(update={"metadata": job.metadata.model_copy(update={"namespace": namespace})})
 
 
-def _object(raw: Mapping[str, Any], job: GenerationJob) -> Object:
+def _object(raw: Mapping[str, Any], job: Job) -> Object:
     """The file as kubectl would apply it."""
     return {**raw, "apiVersion": API_VERSION, "metadata": {**raw["metadata"], "namespace": job.metadata.namespace}}

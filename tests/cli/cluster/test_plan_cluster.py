@@ -56,6 +56,24 @@ def test_the_objects_are_those_that_the_operator_creates_first():
     assert "1 more gangs follow" in gang.notes[0]
 
 
+def test_a_training_job_is_shown_as_its_gang():
+    training = """
+apiVersion: frazil.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: ice}
+spec:
+  task: CausalLM
+  model: {uri: models/llama}
+  dataset: {uri: s3://datasets/text}
+  steps: 10
+  workers: {nodesPerReplica: 2, gpusPerNode: 1}
+"""
+    made = manifests(load_job(training), pin=None, settings=settings_as_default(job()), provider="native-v1beta1")
+    assert [child["kind"] for child in made.children] == ["ConfigMap", "Service", "PodGroup", "Job"]
+    assert made.refusal is None
+    assert [note.split(":")[0] for note in made.notes] == ["spec.model.uri"]
+
+
 def test_prompts_that_can_not_be_read_here_are_said():
     made = manifests(job(), pin=None, settings=settings_as_default(job()))
     assert made.children[1]["spec"]["completions"] == 1
