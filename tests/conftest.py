@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -14,8 +13,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("frazil", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("frazil")
 
-hypothesis.settings.register_profile("no timed assertion", deadline=None)
-hypothesis.settings.load_profile("no timed assertion")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
