@@ -23,6 +23,7 @@ from frazil_jobs.training.planning.program import FreezingPlan, FreezingSettings
 from frazil_jobs.training.planning.schedules import ScheduleOrder, microbatches_held, order_of
 from frazil_jobs.training.planning.timings import Timings
 
+_NOISY_TIMES: Final = 2_000_000
 SIGMA: Final = 0.03
 """Noise of an action's time that the spread of a step is shown for."""
 
@@ -133,7 +134,8 @@ def _step(
     if made.mean_freeze_ratio:
         title = f"{schedule}, as planned (mean freeze ratio {made.mean_freeze_ratio:.2f})"
         plan.panels.append(Panel(title, order, after, made.ratios))
-    spread = noise.spread(order, timings, made.ratios, sigma=SIGMA)
+    steps = max(100, min(1000, _NOISY_TIMES // len(made.ratios)))
+    spread = noise.spread(order, timings, made.ratios, sigma=SIGMA, steps=steps)
     total = plan.job.spec.steps * plan.job.spec.accumulation * after.makespan
     return {
         "unfrozenSeconds": None if times.relative else before.makespan,

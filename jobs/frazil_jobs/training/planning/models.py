@@ -14,7 +14,7 @@ from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.planning.timings import Provenance, Seconds, StageTime, Timings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Cut:
     """Stage s holds the blocks from bounds[s] up to bounds[s + 1]."""
 

@@ -7,18 +7,24 @@ be, and then moves blocks as long as the simulated step, with the freezing plan 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
-from typing import Literal
+from math import inf
+from typing import Final, Literal
+
+import numpy as np
 
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.training.planning import program, simulator
+from frazil_jobs.training.planning import dag, program, simulator
+from frazil_jobs.training.planning.actions import Kind
 from frazil_jobs.training.planning.models import Cut, ModelTime
 from frazil_jobs.training.planning.program import FreezingSettings
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 
 Method = Literal["Uniform", "Balanced"]
+_PLANS: Final = 64
+"""Freezing plans that are made for one cut: each takes some ten milliseconds, of large pipelines a second."""
 
 
 def uniform(blocks: int, stages: int) -> Cut:
@@ -58,43 +64,82 @@ def cut(method: Method, model: ModelTime, order: ScheduleOrder, freezing: Freezi
     """The cut of a model for an order. `freezing`: what plans may do; None for no freezing.
 
     Raises BadConfiguration when there are fewer blocks than stages."""
+    blocks = len(model.blocks)
     if method == "Uniform":
-        return uniform(len(model.blocks), order.stages)
-    starts = {uniform(len(model.blocks), order.stages), least_slowest(model.totals, order.stages)}
-
-    @cache
-    def unfrozen(candidate: Cut) -> float:
-        return simulator.simulate(order, model.timings(candidate, order)).makespan
-
-    @cache
-    def planned(candidate: Cut) -> float:
-        if freezing is None:
-            return unfrozen(candidate)
-        return program.solve(order, model.timings(candidate, order), freezing).makespan
-
-    # Simulating is a hundred times cheaper than planning: descend without freezing first.
-    found = min((_descend(start, unfrozen) for start in sorted(starts, key=lambda start: start.bounds)), key=planned)
-    return found if freezing is None else _descend(found, planned)
+        return uniform(blocks, order.stages)
+    unfrozen = _Unfrozen(model, order)
+    starts = sorted({uniform(blocks, order.stages), least_slowest(model.totals, order.stages)})
+    found = [_descend(start, unfrozen, _neighbours) for start in starts]
+    if freezing is None:
+        return found[int(np.argmin(unfrozen(found)))]
+    planned = _Planned(model, order, freezing)
+    return _descend(found[int(np.argmin(planned(found)))], planned, _nearest)
 
 
-def _descend(start: Cut, makespan: Callable[[Cut], float]) -> Cut:
-    """Move one block over one boundary at a time, to the best neighbour, until none is better."""
-    best = start
-    while True:
-        nearer = min(_neighbours(best), key=lambda candidate: (makespan(candidate), candidate.bounds), default=best)
-        if makespan(nearer) >= makespan(best) * (1 - 1e-9):
-            return best
-        best = nearer
+class _Unfrozen:
+    """Makespans of cuts with nothing frozen, all of them in one pass through the DAG."""
+
+    def __init__(self, model: ModelTime, order: ScheduleOrder) -> None:
+        self._model = model
+        self._graph = dag.build(order, (model.hop_seconds,) * (order.stages - 1))
+        kinds = list(Kind)
+        self._kinds = [kinds.index(action.kind) for action in self._graph.actions]
+        self._stages = [action.stage for action in self._graph.actions]
+
+    def __call__(self, cuts: Sequence[Cut]) -> list[float]:
+        tables = np.array([[[time.of(k).full for time in self._model.stage_times(c)] for k in Kind] for c in cuts])
+        seconds = np.ascontiguousarray(tables[:, self._kinds, self._stages].T)
+        return [float(end) for end in simulator.run(self._graph, seconds)[1].max(axis=0)]
+
+
+class _Planned:
+    """Makespans of cuts with the plan that each allows; inf once `_PLANS` were made."""
+
+    def __init__(self, model: ModelTime, order: ScheduleOrder, freezing: FreezingSettings) -> None:
+        self._model, self._order, self._freezing = model, order, freezing
+        self._known: dict[Cut, float] = {}
+
+    def __call__(self, cuts: Sequence[Cut]) -> list[float]:
+        return [self._makespan(each) for each in cuts]
+
+    def _makespan(self, of: Cut) -> float:
+        if of not in self._known:
+            if len(self._known) >= _PLANS:
+                return inf
+            timings = self._model.timings(of, self._order)
+            self._known[of] = program.solve(self._order, timings, self._freezing).makespan
+        return self._known[of]
+
+
+def _descend(
+    start: Cut, makespans: Callable[[Sequence[Cut]], list[float]], neighbours: Callable[[Cut], Iterator[Cut]]
+) -> Cut:
+    """To the best neighbour, again and again, until none is better."""
+    best, (least,) = start, makespans([start])
+    while nearby := sorted(neighbours(best)):
+        found = makespans(nearby)
+        if min(found) >= least * (1 - 1e-9):
+            break
+        best, least = nearby[int(np.argmin(found))], min(found)
+    return best
+
+
+def _nearest(of: Cut) -> Iterator[Cut]:
+    """Cuts with one block moved over one boundary."""
+    return _moved(of, ((at, at) for at in range(1, of.stages)))
 
 
 def _neighbours(of: Cut) -> Iterator[Cut]:
-    """Cuts with one block moved, or one block moved on from each of a run of stages."""
-    for first in range(1, of.stages):
-        for last in range(first, of.stages):
-            for step in (-1, 1):
-                bounds = tuple(b + step if first <= at <= last else b for at, b in enumerate(of.bounds))
-                if all(left < right for left, right in pairwise(bounds)):
-                    yield Cut(bounds)
+    """Cuts with one block moved over each of a run of boundaries."""
+    return _moved(of, ((first, last) for first in range(1, of.stages) for last in range(first, of.stages)))
+
+
+def _moved(of: Cut, runs: Iterable[tuple[int, int]]) -> Iterator[Cut]:
+    for first, last in runs:
+        for step in (-1, 1):
+            bounds = tuple(b + step if first <= at <= last else b for at, b in enumerate(of.bounds))
+            if all(left < right for left, right in pairwise(bounds)):
+                yield Cut(bounds)
 
 
 def _check(blocks: int, stages: int) -> None:
