@@ -16,6 +16,7 @@ from frazil_jobs.base.files import read_json
 
 if TYPE_CHECKING:
     from frazil_jobs.generation.guidance import Guidance
+    from frazil_jobs.generation.modes.asked import AskedMode
 
 DENOISERS = ("unet", "transformer")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -26,6 +27,7 @@ class Checked:
     """What came out of the checks."""
 
     guidance: Guidance | None
+    mode: AskedMode | None
     problems: tuple[FrazilError, ...]
 
 
@@ -35,6 +37,8 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     from frazil_jobs.generation.calls import plan_call
     from frazil_jobs.generation.guidance import guidance_of
     from frazil_jobs.generation.load import Folder, check_weights, pipeline_class, scheduler_class
+    from frazil_jobs.generation.modes.asked import acting_grid
+    from frazil_jobs.generation.prepare import mode_of
     from frazil_jobs.generation.rank_grid import grid_for
 
     problems: list[FrazilError] = []
@@ -49,17 +53,20 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     spec = job.spec
     kind = attempt(lambda: pipeline_class(pipeline))
     if kind is None:
-        return Checked(None, tuple(problems))
+        return Checked(None, None, tuple(problems))
     read = Folder.read(folder)
     plan = attempt(lambda: plan_call(kind, spec.sampling))
     if plan is not None:
         attempt(lambda: media.check_format(plan.kind, spec.output.format, pipeline=plan.pipeline))
-    attempt(lambda: scheduler_class(read, spec.sampling.scheduler))
+    scheduler = attempt(lambda: scheduler_class(read, spec.sampling.scheduler))
     attempt(lambda: check_weights(read, spec.model))
     guidance = attempt(lambda: guidance_of(kind, spec.sampling, folder, negative_prompts=negative_prompts))
-    if guidance is not None:
-        attempt(lambda: grid_for(job, guidance, ranks))
-    return Checked(guidance, tuple(problems))
+    grid = attempt(lambda: grid_for(job, guidance, ranks)) if guidance is not None else None
+    mode = None
+    if grid is not None and plan is not None:
+        attempt(lambda: acting_grid(spec.parallelism, grid))
+        mode = attempt(lambda: mode_of(spec, read, plan, guidance, grid, scheduler))
+    return Checked(guidance, mode, tuple(problems))
 
 
 def prediction_elements(folder: Path, sampling: Sampling) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frazil_cli import modelfacts
 from frazil_cli.machine import Degrees, Layout, Machine, this_machine
@@ -23,6 +23,9 @@ from frazil_jobs.inputs.folder import ModelFolder
 from frazil_jobs.inputs.prompts import inspect_prompts, iter_rows
 from frazil_jobs.inputs.rows import PromptsPin
 from frazil_jobs.stores import StoreConfig
+
+if TYPE_CHECKING:
+    from frazil_jobs.generation.modes.asked import AskedMode
 
 BRANCHES = ("prompt", "negative prompt")
 """What each branch of guidance sees. (One-call pipelines stack the negative first: the order within is the pipeline's.)"""
@@ -70,7 +73,7 @@ def make_plan(
     pin = plan.pin = plan.attempt(lambda: inspect_prompts(job.spec.prompts, base_dir=base_dir, access=access))
     layout = plan.attempt(lambda: layout_for(job, machine=found, shards=pin.shards if pin else 1, wishes=wishes))
     model = plan.attempt(lambda: local_model(job, base_dir=base_dir, access=access))
-    guidance = None
+    guidance = mode = None
     if model is not None and not quick:
         negatives = pin is not None and _any_negative(job, pin, base_dir, access)
         degrees = layout.degrees if layout else _asked(job)
@@ -81,7 +84,7 @@ def make_plan(
             ranks=degrees.ranks,
             negative_prompts=negatives,
         )
-        guidance = checked.guidance
+        guidance, mode = checked.guidance, checked.mode
         known = {str(problem) for problem in plan.problems}
         plan.problems += [problem for problem in checked.problems if str(problem) not in known]
     plan.document = {
@@ -103,7 +106,7 @@ def make_plan(
         "cluster": _cluster(job, pin),
         "speedUp": _speed_up(job, guidance, model),
         "message": _message(job, layout, guidance, model),
-        "changes": changes(job, layout.degrees if layout else _asked(job)),
+        "changes": changes(job, layout.degrees if layout else _asked(job), mode),
     }
     return plan
 
@@ -228,9 +231,11 @@ def dtype(job: GenerationJob, layout: Layout | None) -> str:
     return "bfloat16" if layout is not None and layout.device == "cuda" else "float32"
 
 
-def changes(job: GenerationJob, degrees: Degrees) -> str:
-    """What may change in the images."""
+def changes(job: GenerationJob, degrees: Degrees, mode: AskedMode | None = None) -> str:
+    """What may change in the images. `mode`: as it will run, where the model's files were looked at."""
     asked = job.spec.parallelism
+    if mode is not None and mode.whole_because:
+        return f"nothing, though mode {mode.asked} is asked for: every step is whole, because {mode.whole_because}"
     if asked.mode == "Exact":
         return EXACT[degrees.ranks > 1] + (SEQUENCE if degrees.sequence > 1 else "")
     switching = asked.switching

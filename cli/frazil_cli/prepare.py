@@ -120,7 +120,7 @@ def local_model(job: GenerationJob, *, base_dir: Path, access: Access) -> ModelF
 def layout_for(job: GenerationJob, *, machine: Machine, shards: int, wishes: Wishes) -> Layout:
     """The layout of a job on `machine`."""
     asked = job.spec.parallelism
-    return layout(
+    found = layout(
         Degrees(asked.conditioning, asked.pipeline, asked.sequence),
         machine=machine,
         shards=shards,
@@ -129,6 +129,16 @@ def layout_for(job: GenerationJob, *, machine: Machine, shards: int, wishes: Wis
         replicas=wishes.replicas,
         threads=wishes.threads,
     )
+    staged = asked.mode == "Hybrid" or asked.pipeline > 1
+    if staged and (found.degrees.conditioning, found.degrees.pipeline) != (asked.conditioning, asked.pipeline):
+        ranks = asked.conditioning * asked.pipeline * asked.sequence
+        raise BadConfiguration(
+            f"mode {asked.mode} with {ranks} ranks can't run on {found.degrees.ranks}: its stages would be others, and so "
+            "its images",
+            field="spec.parallelism",
+            remedy=f"use --ranks {ranks} (on a CPU ranks may share a core), or set spec.parallelism.mode to Exact",
+        )
+    return found
 
 
 def store_config(store: str | None, endpoint: str | None, environment: Mapping[str, str] = os.environ) -> StoreConfig:

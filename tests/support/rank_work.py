@@ -61,7 +61,7 @@ def generate(
             with ExitStack() as stack:
                 if tamper:
                     stack.enter_context(TAMPERS[tamper](pipe, arguments, dist.get_rank()))
-                seen = stack.enter_context(_watched(pipe))
+                seen = stack.enter_context(watched(pipe))
                 guidance = stack.enter_context(split.call(arguments, batch_size=case.batch))
                 output = pipe(**arguments)[0]
             results.append({"latents": output, "guidance": guidance, **seen})
@@ -95,7 +95,7 @@ def after_an_error(case: Case, *, tamper: str) -> tuple[str, torch.Tensor]:
 
 
 @contextmanager
-def _watched(pipe: Any) -> Iterator[dict[str, Any]]:
+def watched(pipe: Any) -> Iterator[dict[str, Any]]:
     """Note inputs and rows of the denoisers and the messages of the process."""
     seen: dict[str, Any] = {"inputs": [], "rows": [], "messages": []}
 

@@ -412,6 +412,7 @@ def qwen_prompts(count: int) -> dict[str, torch.Tensor]:
 BUILDERS: dict[str, Callable[[], Any]] = {
     "sdxl": sdxl,
     "sd3": sd3,
+    "sd3-four": partial(sd3, layers=4),
     "pixart": pixart,
     "pixart-sigma": partial(pixart, sigma=True),
     "flux": flux,
@@ -431,6 +432,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
 CALLS: dict[str, dict[str, Any]] = {
     "sdxl": dict(guidance_scale=5.0, height=32, width=32),
     "sd3": dict(guidance_scale=5.0, height=16, width=16, max_sequence_length=32),
+    "sd3-four": dict(guidance_scale=5.0, height=16, width=16, max_sequence_length=32),
     "pixart": dict(guidance_scale=4.5, use_resolution_binning=False),
     "pixart-sigma": dict(guidance_scale=4.5, use_resolution_binning=False),
     "flux": dict(true_cfg_scale=4.0, negative_prompt="bad", height=8, width=8, max_sequence_length=48),

@@ -9,6 +9,7 @@ import hashlib
 import json
 
 from frazil_jobs.api.generationjob import GenerationJob, OutputFormat
+from frazil_jobs.api.parallelism import Parallelism
 from frazil_jobs.api.trainingjob import TrainingJob
 
 MAX_PROMPTS = 1_000_000
@@ -50,6 +51,11 @@ def job_prefix(job: GenerationJob | TrainingJob, uid: str) -> str:
     return "/".join(part for part in parts if part)
 
 
+def _stages(parallelism: Parallelism) -> dict[str, int]:
+    """The degrees that change images: a stage more is a step older."""
+    return {"conditioning": parallelism.conditioning, "pipeline": parallelism.pipeline}
+
+
 def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str | None = None) -> str:
     """The uid of a job that no API server gave one: the sha256 of all that changes the bytes of its outputs.
 
@@ -57,6 +63,7 @@ def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str
     the pictures of a model that was trained again in its place (`model_fingerprint`, of a folder of this machine).
     """
     spec = job.spec
+    approximate = spec.parallelism.mode != "Exact"
     document = {
         "model": spec.model.model_dump(mode="json", exclude={"cache", "secret_ref"}),
         "modelFiles": model_fingerprint,
@@ -65,7 +72,8 @@ def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str
         "imagesPerPrompt": spec.images_per_prompt,
         "sampling": spec.sampling.model_dump(mode="json"),
         "mode": spec.parallelism.mode,
-        "switching": spec.parallelism.switching.model_dump(mode="json") if spec.parallelism.mode != "Exact" else None,
+        "switching": spec.parallelism.switching.model_dump(mode="json") if approximate else None,
+        **(_stages(spec.parallelism) if approximate and spec.parallelism.pipeline > 1 else {}),
         "format": spec.output.format,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

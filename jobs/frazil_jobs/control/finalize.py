@@ -21,6 +21,7 @@ from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import iter_rows
 from frazil_jobs.inputs.rows import PromptsPin
+from frazil_jobs.outputs.distance import DistanceCount
 from frazil_jobs.outputs.gallery import GalleryWriter, Heading
 from frazil_jobs.outputs.manifest import (
     MANIFEST_KEY,
@@ -104,7 +105,7 @@ def finalize(request: FinalizeRequest, store: ObjectStore, access: Access) -> Fi
         gallery = None
         if spec.output.gallery:
             rows.seek(0)
-            gallery = _write_gallery(request, store, rows, stored=writer.stored)
+            gallery = _write_gallery(request, store, rows, stored=writer.stored, changes=said(request, writer.measured))
         rows.seek(0)
         for line in rows:
             writer.add(Output.model_validate_json(line))
@@ -134,7 +135,20 @@ def _facts(request: FinalizeRequest) -> JobFacts:
     )
 
 
-def _write_gallery(request: FinalizeRequest, store: ObjectStore, rows: Any, *, stored: int) -> str:
+def said(request: FinalizeRequest, measured: DistanceCount) -> str:
+    """What the mode may have changed, and by how much it did, for people."""
+    mode = request.job.spec.parallelism.mode
+    if mode == "Exact":
+        return CHANGES[mode]
+    if measured.whole_because.startswith("every"):
+        return f"nothing is changed, for {measured.whole_because}"
+    parts = [CHANGES[mode], measured.whole_because]
+    if measured.distance is not None:
+        parts.append(f"measured distance to Exact: {measured.distance}")
+    return "; ".join(part for part in parts if part)
+
+
+def _write_gallery(request: FinalizeRequest, store: ObjectStore, rows: Any, *, stored: int, changes: str) -> str:
     spec = request.job.spec
     sampling = spec.sampling.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"extra", "batch_size"})
     settings = {**sampling, **spec.sampling.extra}
@@ -142,21 +156,25 @@ def _write_gallery(request: FinalizeRequest, store: ObjectStore, rows: Any, *, s
     for line in rows:
         output = Output.model_validate_json(line)
         if writer is None:
-            writer = GalleryWriter(store, request.prefix, _heading(request, settings, output.facts, stored=stored))
+            heading = _heading(request, settings, output.facts, stored=stored, changes=changes)
+            writer = GalleryWriter(store, request.prefix, heading)
         writer.add(output)
     if writer is None:
-        writer = GalleryWriter(store, request.prefix, _heading(request, settings, {}, stored=stored))
+        heading = _heading(request, settings, {}, stored=stored, changes=changes)
+        writer = GalleryWriter(store, request.prefix, heading)
     return writer.close()
 
 
-def _heading(request: FinalizeRequest, settings: dict[str, Any], facts: dict[str, str], *, stored: int) -> Heading:
+def _heading(
+    request: FinalizeRequest, settings: dict[str, Any], facts: dict[str, str], *, stored: int, changes: str
+) -> Heading:
     shown = ("grid", "ranks", "threads", "device", "dtype", "torch", "diffusers")
     mode = request.job.spec.parallelism.mode
     return Heading(
         name=request.job.metadata.name,
         model=request.job.spec.model.uri,
         mode=mode,
-        changes=CHANGES[mode],
+        changes=changes,
         total=request.total,
         stored=stored,
         settings={name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()},

@@ -26,6 +26,8 @@ class RankGroups:
     device: torch.device
     replica: dist.ProcessGroup | None = None
     conditioning: dist.ProcessGroup | None = None
+    links: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None
+    """For transfers between stages, to later and to earlier ones; made where a mode has stages."""
     sequence: DeviceMesh | None = None
     """Dimensions "ring" (1) and "ulysses" (the degree), as diffusers' context parallelism wants it."""
 
@@ -40,10 +42,13 @@ def one_rank(device: torch.device | str = "cpu") -> RankGroups:
     return RankGroups(grid=RankGrid(), rank=0, device=torch.device(device))
 
 
-def join_groups(grid: RankGrid, *, timeout: timedelta, device: torch.device | str = "cpu") -> RankGroups:
+def join_groups(
+    grid: RankGrid, *, timeout: timedelta, device: torch.device | str = "cpu", staged: bool = False
+) -> RankGroups:
     """Make the groups of `grid` inside the default process group, which must be initialised and as large as the grid.
 
-    Every rank of the replica calls this once. Raises ValueError where the sizes differ.
+    `staged`: with the groups for transfers between stages. Every rank of the replica calls this once. Raises ValueError
+    where the sizes differ.
     """
     device = torch.device(device)
     if grid.world == 1:
@@ -61,12 +66,15 @@ def join_groups(grid: RankGrid, *, timeout: timedelta, device: torch.device | st
                 mine = cast(dist.ProcessGroup, group)
         return mine
 
+    everyone = [tuple(range(grid.world))]
+    up, down = (make(everyone), make(everyone)) if staged else (None, None)
     return RankGroups(
         grid=grid,
         rank=rank,
         device=device,
-        replica=make([tuple(range(grid.world))]),
+        replica=make(everyone),
         conditioning=make(grid.conditioning_groups()) if grid.conditioning > 1 else None,
+        links=(up, down) if up is not None and down is not None else None,
         sequence=_sequence_mesh(grid, device=device, timeout=timeout) if grid.sequence > 1 else None,
     )
 

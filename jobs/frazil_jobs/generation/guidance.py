@@ -38,6 +38,8 @@ _STACKED = re.compile(r"torch\.cat\(\[[\w.]*latent\w*\] \* (\d)")
 _STACKED_BY_NAME = "cache_context('cond_uncond')"
 _NAMED_SECOND_CALL = "cache_context('uncond'"
 _DENOISER_CALL = re.compile(r"(?:self\.(?:unet|transformer|transformer_2)|current_model)\(")
+_UNCONDITIONAL_FIRST = re.compile(r"\w*uncond\w*, \w+ = [\w.]+\.chunk\(2\)")
+_NAMED_FIRST_CALL = "cache_context('cond'"
 _THRESHOLD = re.compile(r"guidance_scale > ([\d.]+)")
 _GUIDANCE_MARKS: Final = ("self.do_classifier_free_guidance", "do_classifier_free_guidance =", "do_true_cfg", "guider")
 _HINDRANCES: Final = {
@@ -63,6 +65,10 @@ class Guidance:
     reason: str
     asked_each_step: bool = False
     """The pipeline's `do_classifier_free_guidance` decides anew in each step whether there is a second call."""
+    conditional: int | None = None
+    """Which of two branches is the prompt's, in the pipeline's order; None where that isn't known."""
+    scale: float | None = None
+    """How much of the branches' difference guidance adds to the branch without the prompt."""
 
     @property
     def guided(self) -> bool:
@@ -107,15 +113,33 @@ def guidance_of_call(pipeline_class: type, arguments: Mapping[str, Any], configs
     hindrance = _why_unsupported(call.facts)
     if hindrance:
         return Guidance(style="unsupported", conditions=1, reason=f"{name} {hindrance}")
+    scale = call.scale("true_cfg_scale" if "true_cfg_scale" in call.facts.parameters else _scale_name(call.facts))
     if stacked > 1:
-        return Guidance(style="one-call", conditions=stacked, reason=f"{name} stacks {stacked} branches in one call")
+        return Guidance(
+            style="one-call",
+            conditions=stacked,
+            reason=f"{name} stacks {stacked} branches in one call",
+            conditional=1 if stacked == 2 and _UNCONDITIONAL_FIRST.search(call.facts.source) else None,
+            scale=scale,
+        )
     named = "named" if _NAMED_SECOND_CALL in call.facts.source else "unnamed"
     return Guidance(
         style="two-call",
         conditions=2,
         reason=f"{name} makes two {named} calls a step",
         asked_each_step="self.do_classifier_free_guidance" in call.facts.source,
+        conditional=0 if _names_prompt_first(call.facts.source) else None,
+        scale=scale,
     )
+
+
+def _names_prompt_first(source: str) -> bool:
+    first = source.find(_NAMED_FIRST_CALL)
+    return 0 <= first < source.find(_NAMED_SECOND_CALL)
+
+
+def _scale_name(facts: _Facts) -> str:
+    return "guidance_scale" if "guidance_scale" in facts.parameters else "max_guidance_scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +204,7 @@ def _why_unguided(call: _Call, configs: FolderConfigs) -> str | None:
         if call.value("negative_prompt") is None and call.value("negative_prompt_embeds") is None:
             return f"{facts.name} is given no negative prompt, so true_cfg_scale has no effect"
         return None
-    name = "guidance_scale" if "guidance_scale" in facts.parameters else "max_guidance_scale"
+    name = _scale_name(facts)
     scale = call.scale(name)
     if scale is not None and scale <= facts.threshold:
         return f"{name} is {scale:g}"

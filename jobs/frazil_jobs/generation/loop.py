@@ -56,6 +56,8 @@ class Loop:
     leader: Leader | None
     split: BranchSplit
     scheduler_replaced: bool = False
+    compared: frozenset[int] = frozenset()
+    """Prompts whose batches an approximate mode makes exactly as well, to measure its distance."""
     failures: dict[int, list[str]] = field(default_factory=dict)
     """Shard to what is wrong with prompts of it; the same on every rank."""
     watch: StepWatch = field(init=False)
@@ -76,16 +78,26 @@ class Loop:
                 self.leader.report.begin(batch)
             try:
                 arrays = self.make(batch)
+                facts = {} if self.split.course is None else self.split.course.facts
+                exact = self.make(batch, exact=True) if self._compares(batch) else None
             except BadInput as error:
                 self._leave_out(batch, error)
                 continue
             if self.leader is not None:
-                self.leader.writer.submit(batch, arrays)
+                self.leader.writer.submit(batch, arrays, facts=facts, exact=exact)
         self._finish()
         return self.failures if self.leader is None else joined(self.failures, self.leader.writer.failures)
 
-    def make(self, batch: Batch) -> Any:
-        """One call of the pipeline: arrays with the item as first dimension on the leader, latents on the others."""
+    def _compares(self, batch: Batch) -> bool:
+        """Whether the batch just made is made once more, exactly. A function of the batch, so that all ranks do it."""
+        approximate = self.split.course is not None and not self.split.course.reason
+        return approximate and any(item.image_index == 0 and item.prompt_index in self.compared for item in batch.items)
+
+    def make(self, batch: Batch, *, exact: bool = False) -> Any:
+        """One call of the pipeline: arrays with the item as first dimension on the leader, latents on the others.
+
+        `exact`: in mode Exact, whatever the job's.
+        """
         pictures = self._pictures(batch.items[0].row, where=f"prompt {batch.items[0].prompt_index}")
         arguments = self.call.arguments(batch.items, pictures=pictures)
         if "output_type" in self.call.parameters:
@@ -94,7 +106,7 @@ class Loop:
         arguments["generator"] = [torch.Generator("cpu").manual_seed(item.seed) for item in batch.items]
         self.watch.reset()
         try:
-            with self.split.call(arguments, batch_size=len(batch.items)):
+            with self.split.call(arguments, batch_size=len(batch.items), exact=exact):
                 answer = self.pipe(**arguments)
         except Exception as error:
             raise self._meaning(error, batch) from error

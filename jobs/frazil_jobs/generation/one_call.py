@@ -7,6 +7,7 @@ pipeline's own order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.generation.arguments import Rows, conditions_in, cut, latent_of, named
-from frazil_jobs.generation.exchange import gather
 from frazil_jobs.generation.groups import RankGroups
 from frazil_jobs.generation.hooks import ForwardHook
 from frazil_jobs.generation.rank_grid import CONDITIONING_FIELD, ONE_CONDITION_REMEDY
+from frazil_jobs.generation.work import Work
 
 
 def share_of(conditions: int, *, ranks: int, rank: int) -> range:
@@ -30,11 +31,14 @@ def share_of(conditions: int, *, ranks: int, rank: int) -> range:
 class StackedBranches:
     """Evaluates this rank's share of a stacked call."""
 
-    def __init__(self, groups: RankGroups) -> None:
+    def __init__(self, groups: RankGroups, work: Work) -> None:
         self._groups = groups
+        self._work = work
 
     def share(self, conditions: int) -> range:
-        """The branches of this rank."""
+        """The branches that this rank evaluates in the step that comes next."""
+        if self._work.line_branch is not None:
+            return range(self._work.line_branch, self._work.line_branch + 1)
         return share_of(conditions, ranks=self._groups.grid.conditioning, rank=self._groups.place.branch)
 
     def evaluate(
@@ -54,15 +58,29 @@ class StackedBranches:
                 field=CONDITIONING_FIELD,
                 remedy=ONE_CONDITION_REMEDY,
             )
+        self._work.enter(module)
         total = conditions * batch
-        outputs = [
-            forward(**cut(module, arguments, Rows(start=branch * batch, batch=batch, total=total)))
-            for branch in self.share(conditions)
-        ]
+        outputs = []
+        for branch in self.share(conditions):
+            own = cut(module, arguments, Rows(start=branch * batch, batch=batch, total=total))
+            outputs.append(self._work.evaluate(branch, own, functools.partial(forward, **own)))
         predictions = [prediction_of(output, module) for output in outputs]
-        slots = -(-conditions // self._groups.grid.conditioning)
-        gathered = gather(_stack(predictions, slots), self._groups)
-        return with_prediction(outputs[0], gathered[:total])
+        slots = 1 if self._work.line_branch is not None else -(-conditions // self._groups.grid.conditioning)
+        everything = self._work.exchange(_stack(predictions, slots))[:total]
+        self._work.observe(everything.unflatten(0, (conditions, batch)))
+        return with_prediction(outputs[0], everything)
+
+    def evaluate_alone(
+        self, module: torch.nn.Module, forward: Callable[..., Any], arguments: dict[str, Any], *, batch: int
+    ) -> Any:
+        """The same on one rank, which evaluates the call as the pipeline made it."""
+        conditions = conditions_in(latent_of(arguments, module), batch=batch, module=module)
+        if conditions == 1:
+            return forward(**arguments)
+        self._work.enter(module)
+        output = self._work.evaluate(None, arguments, functools.partial(forward, **arguments))
+        self._work.observe(prediction_of(output, module).unflatten(0, (conditions, batch)))
+        return output
 
 
 def _stack(predictions: list[torch.Tensor], slots: int) -> torch.Tensor:

@@ -9,23 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final
 
 import diffusers
 import torch
 import transformers
 
-from frazil_jobs.base.exits import BadConfiguration, BadInput
+from frazil_jobs.api.generationjob import GenerationJobSpec
+from frazil_jobs.base.exits import BadInput
 from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, batches_of, unfinished
 from frazil_jobs.generation.calls import CallPlan, plan_call
 from frazil_jobs.generation.guidance import FolderConfigs, Guidance, guidance_of, guidance_of_call
 from frazil_jobs.generation.load import Folder, check_weights, pipeline_class, scheduler_class
+from frazil_jobs.generation.modes.asked import AskedMode, acting_grid, asked_mode
 from frazil_jobs.generation.rank_grid import RankGrid, grid_for
 from frazil_jobs.generation.sequence import check_sequence
 from frazil_jobs.inputs.task import Task
-
-AVAILABLE_MODES: Final = ("Exact",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,9 @@ class Prepared:
     call: CallPlan
     guidance: Guidance
     grid: RankGrid
+    acting: RankGrid
+    """The grid in whole steps, which all process groups are made for. (Another one for stages of one condition.)"""
+    mode: AskedMode
     batches: tuple[Batch, ...]
     """All of the task's, in order."""
     refused: dict[int, list[str]]
@@ -51,7 +53,6 @@ class Prepared:
 def prepare(task: Task, *, ranks: int) -> Prepared:
     """Decide everything that needs no weights. Raises BadConfiguration naming the field."""
     spec = task.job.spec
-    check_mode(spec.parallelism.mode)
     folder = Folder.read(task.model)
     pipeline = pipeline_class(task.pipeline)
     call = plan_call(pipeline, spec.sampling)
@@ -60,8 +61,10 @@ def prepare(task: Task, *, ranks: int) -> Prepared:
     check_weights(folder, spec.model)
     guidance = _guidance(pipeline, task)
     grid = grid_for(task.job, guidance, ranks)
+    mode = mode_of(spec, folder, call, guidance, grid, scheduler)
+    acting = acting_grid(spec.parallelism, grid)
     check_sequence(task.model, grid.sequence)
-    batches, refused = _checked_batches(task, call, pipeline, split=grid.conditioning > 1)
+    batches, refused = _checked_batches(task, call, pipeline, split=acting.conditioning > 1)
     return Prepared(
         folder=folder,
         pipeline=pipeline,
@@ -69,19 +72,31 @@ def prepare(task: Task, *, ranks: int) -> Prepared:
         call=call,
         guidance=guidance,
         grid=grid,
+        acting=acting,
+        mode=mode,
         batches=tuple(batches),
         refused=refused,
     )
 
 
-def check_mode(mode: str) -> None:
-    """Raise BadConfiguration for a mode that this version can't run: never another one in its place."""
-    if mode not in AVAILABLE_MODES:
-        raise BadConfiguration(
-            f"this version of Frazil can't generate in mode {mode}",
-            field="spec.parallelism.mode",
-            remedy=f"use {' or '.join(AVAILABLE_MODES)}",
-        )
+def mode_of(
+    spec: GenerationJobSpec, folder: Folder, call: CallPlan, guidance: Guidance, grid: RankGrid, scheduler: type | None
+) -> AskedMode:
+    """The job's mode as it will run. Raises BadConfiguration."""
+    own = folder.components().get("scheduler")
+    kind = scheduler or (getattr(diffusers, own[1], None) if own is not None else None)
+    steps = spec.sampling.steps
+    if steps is None and "num_inference_steps" in call.parameters:
+        default = call.parameters["num_inference_steps"].default
+        steps = default if isinstance(default, int) else None
+    return asked_mode(
+        spec.parallelism,
+        grid,
+        guidance,
+        scheduler=(kind, folder.config("scheduler", "scheduler_config.json")) if kind is not None else None,
+        steps=steps,
+        extra=spec.sampling.extra,
+    )
 
 
 def _guidance(pipeline: type, task: Task) -> Guidance:

@@ -83,11 +83,13 @@ def grid_for(job: GenerationJob, guidance: Guidance, ranks: int) -> RankGrid:
     """
     asked = job.spec.parallelism
     grid = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
-    if asked.mode != "Exact":
+    if grid.pipeline > 1 and grid.sequence > 1:
         raise BadConfiguration(
-            f"mode {asked.mode} is not part of this version", field="spec.parallelism.mode", remedy="set it to Exact"
+            f"a rank can't hold a stage ({grid.pipeline}) and a part of the sequence ({grid.sequence}) at once",
+            field=PIPELINE_FIELD,
+            remedy="set it to 1, or sequence to 1",
         )
-    if grid.pipeline > 1:
+    if grid.pipeline > 1 and asked.mode == "Exact":
         raise BadConfiguration(
             f"pipeline stages ({grid.pipeline}) work on activations that are one step old, and mode is Exact",
             field=PIPELINE_FIELD,

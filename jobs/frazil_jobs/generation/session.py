@@ -19,6 +19,7 @@ import transformers
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.branches import split_branches
+from frazil_jobs.generation.compare import compared_prompts
 from frazil_jobs.generation.groups import RankGroups, join_groups, one_rank
 from frazil_jobs.generation.guidance import FolderConfigs
 from frazil_jobs.generation.load import dtype_of, load_pipeline
@@ -53,6 +54,8 @@ def run_rank(rank: RankSettings, flag: StopFlag) -> None:
     spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
     stored = frozenset(task.stored) | spooled(spool)
     report = report_of(task, prepared, spool, stored) if rank.rank == 0 else None
+    if prepared.mode.whole_because and report is not None:
+        log.warning("all steps are whole", mode=prepared.mode.asked, reason=prepared.mode.whole_because)
     batches = prepared.unfinished(stored)
     failures = prepared.refused
     if batches:
@@ -101,7 +104,7 @@ def meeting(prepared: Prepared, rank: RankSettings, device: torch.device, task: 
 
     Raises BadConfiguration when the ranks don't hold the same task or software.
     """
-    world = prepared.grid.world
+    world = prepared.acting.world
     if world == 1:
         yield one_rank(device)
         return
@@ -114,7 +117,7 @@ def meeting(prepared: Prepared, rank: RankSettings, device: torch.device, task: 
         timeout=timeout,
         device_id=device if device.type == "cuda" else None,
     )
-    groups = join_groups(prepared.grid, timeout=timeout, device=device)
+    groups = join_groups(prepared.acting, timeout=timeout, device=device, staged=prepared.mode.stages > 1)
     _compare(fingerprint(task), groups)
     yield groups
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
@@ -162,7 +165,7 @@ def make_loop(
         loras=task.loras,
     )
     split_sequence(pipe, groups)
-    split = split_branches(pipe, groups, FolderConfigs.read(task.model))
+    split = split_branches(pipe, groups, FolderConfigs.read(task.model), mode=prepared.mode)
     leader = None
     if report is not None:
         writer = Writer(
@@ -182,6 +185,7 @@ def make_loop(
         split=split,
         leader=leader,
         scheduler_replaced=prepared.scheduler is not None,
+        compared=compared_prompts(task.prompts.count, wanted=spec.parallelism.compare_with_exact),
     )
 
 
@@ -204,7 +208,8 @@ def form_of(task: Task, prepared: Prepared, rank: RankSettings, groups: RankGrou
             **({"loras": {lora.name: lora.scale for lora in task.loras}} if task.loras else {}),
         },
         facts={
-            "mode": spec.parallelism.mode,
+            "mode": prepared.mode.runs,
+            **({"all_whole_because": prepared.mode.whole_because} if prepared.mode.whole_because else {}),
             "ranks": str(grid.world),
             "grid": "x".join(str(degree) for degree in (grid.conditioning, grid.pipeline, grid.sequence)),
             "threads": str(rank.threads),

@@ -9,6 +9,7 @@ was copied.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from frazil_jobs.generation.arguments import latent_of, refusal
-from frazil_jobs.generation.exchange import gather
 from frazil_jobs.generation.groups import RankGroups
 from frazil_jobs.generation.one_call import prediction_of, with_prediction
+from frazil_jobs.generation.work import Work
 
 
 class _NoState(BaseState):
@@ -61,10 +62,11 @@ class _Form:
 
 
 class PairedCalls:
-    """Evaluates this rank's half of each pair of calls: conditioning rank 0 the first, rank 1 the second."""
+    """Evaluates this rank's half of each pair of calls: conditioning rank 0 the first, rank 1 the second, one rank both."""
 
-    def __init__(self, groups: RankGroups) -> None:
-        self._groups = groups
+    def __init__(self, groups: RankGroups, work: Work) -> None:
+        self._work = work
+        self._alone = groups.grid.conditioning == 1
         self._owns_first = groups.place.branch == 0
         self._pending: _First | None = None
         self._forms: dict[tuple[int, _Form], _Form] = {}
@@ -94,12 +96,14 @@ class PairedCalls:
     def _first(
         self, module: torch.nn.Module, forward: Callable[..., Any], arguments: dict[str, Any], name: str | None
     ) -> Any:
+        self._work.enter(module)
         latent = latent_of(arguments, module)
         key = (id(module), _Form(latent.shape, latent.dtype))
         known = self._forms.get(key)
         if self._owns_first or known is None:
             # The form of a prediction is only known from one: the first call at each size is evaluated by both ranks.
-            output = forward(**arguments)
+            call = functools.partial(forward, **arguments)
+            output = self._work.evaluate(0, arguments, call) if self._owns_first else call()
             prediction = prediction_of(output, module).contiguous()
             self._forms[key] = _Form(prediction.shape, prediction.dtype)
             output = with_prediction(output, prediction)
@@ -119,13 +123,20 @@ class PairedCalls:
     ) -> Any:
         self._check_pair(first, module, arguments, name)
         self._pending = None
-        if self._owns_first:
-            both = gather(first.prediction, self._groups)
-            return _output(both[first.prediction.shape[0] :], arguments)
-        output = forward(**arguments)
+        rows = first.prediction.shape[0]
+        if self._owns_first and not self._alone:
+            both = self._work.exchange(first.prediction)
+            self._work.observe(both.unflatten(0, (2, rows)))
+            first.prediction.copy_(both[:rows])  # on a rank of another stage than the last, only now a prediction
+            return _output(both[rows:], arguments)
+        output = self._work.evaluate(1, arguments, functools.partial(forward, **arguments))
         prediction = prediction_of(output, module)
-        both = gather(prediction, self._groups)
-        first.prediction.copy_(both[: first.prediction.shape[0]])
+        if self._alone:
+            self._work.observe(torch.stack([first.prediction, prediction]))
+            return output
+        both = self._work.exchange(prediction)
+        self._work.observe(both.unflatten(0, (2, rows)))
+        first.prediction.copy_(both[:rows])
         if self._watching:
             self._filled_finite = not bool(torch.isnan(first.prediction).any())
         return output

@@ -20,7 +20,9 @@ from frazil_jobs.base.exits import BadInput
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, Item
+from frazil_jobs.generation.compare import psnr
 from frazil_jobs.generation.media import Encoded, Kind
+from frazil_jobs.outputs.distance import DISTANCE_FACT, decibels
 from frazil_jobs.outputs.spool import Spool
 
 log = get_logger(__name__)
@@ -56,10 +58,24 @@ class Writer:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writer"))
     _pending: Future[None] | None = None
 
-    def submit(self, batch: Batch, arrays: NDArray[Any]) -> None:
-        """Take over the outputs of `batch`, whose first dimension is the item. Waits for the batch before it."""
+    def submit(
+        self,
+        batch: Batch,
+        arrays: NDArray[Any],
+        *,
+        facts: Mapping[str, str] | None = None,
+        exact: NDArray[Any] | None = None,
+    ) -> None:
+        """Take over the outputs of `batch`, whose first dimension is the item. Waits for the batch before it.
+
+        `facts`: of this batch, for the manifest. `exact`: the same outputs in mode Exact, to state the distance.
+        """
         self.finish()
-        self._pending = self._pool.submit(self._write, batch, arrays)
+        own = [dict(facts or {}) for _ in batch.items]
+        if exact is not None:
+            for fact, one, other in zip(own, arrays, exact, strict=True):
+                fact[DISTANCE_FACT] = decibels(psnr(one, other, sound=self.form.kind is Kind.SOUND))
+        self._pending = self._pool.submit(self._write, batch, arrays, own)
 
     def ready(self, seconds: float) -> bool:
         """Wait at most `seconds`; True when nothing is left to write. Raises what the writing raised."""
@@ -79,21 +95,23 @@ class Writer:
         while not self.ready(60.0):
             log.warning("waiting for room in the spool")
 
-    def _write(self, batch: Batch, arrays: NDArray[Any]) -> None:
+    def _write(self, batch: Batch, arrays: NDArray[Any], facts: list[dict[str, str]]) -> None:
         count = 0
-        for item, array in zip(batch.items, arrays, strict=True):
+        for item, array, own in zip(batch.items, arrays, facts, strict=True):
             missing = set(item.keys) - self.stored
             if not missing:
                 continue  # the batch was made again whole, for the sake of another
             try:
-                self._write_one(batch, item, array, missing)
+                self._write_one(batch, item, array, missing, own)
                 count += 1
             except BadInput as error:
                 self.failures.setdefault(batch.shard, []).append(str(error))
                 log.error("output left out", prompt=item.prompt_index, image=item.image_index, reason=str(error))
         self.on_spooled(batch, count)
 
-    def _write_one(self, batch: Batch, item: Item, array: NDArray[Any], missing: set[str]) -> None:
+    def _write_one(
+        self, batch: Batch, item: Item, array: NDArray[Any], missing: set[str], own: Mapping[str, str]
+    ) -> None:
         form = self.form
         media.require_finite(array, what=f"prompt {item.prompt_index}, image {item.image_index}")
         if item.thumbnail in missing:
@@ -107,7 +125,7 @@ class Writer:
                 frames_per_second=form.frames_per_second,
                 sampling_rate=form.sampling_rate,
             )
-            self._spool(item.key, encoded, facts_of(batch, item, array, encoded, form))
+            self._spool(item.key, encoded, {**facts_of(batch, item, array, encoded, form), **own})
 
     def _spool(self, key: str, encoded: Encoded, facts: Mapping[str, str]) -> None:
         self.spool.add(key, encoded.data, content_type=encoded.content_type, metadata=facts, stop=self.stop)

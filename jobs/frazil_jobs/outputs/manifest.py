@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from frazil_jobs.base.exits import TryAgain
+from frazil_jobs.outputs.distance import Distance, DistanceCount
 from frazil_jobs.stores import ObjectInfo, ObjectStore
 
 MANIFEST_KEY: Final = "manifest.json"
@@ -81,6 +82,10 @@ class Manifest(_Document):
     mode: str
     changes: str
     """What the mode may change in the outputs, for people."""
+    distance: Distance | None = None
+    """The measured distance of an approximate mode's outputs to exact ones; left out where nothing was compared."""
+    whole_because: str | None = None
+    """Why outputs of an approximate mode are exact after all, where some are."""
     prompts_sha256: str
     total: int
     """Outputs that the job asks for."""
@@ -164,6 +169,7 @@ class ManifestWriter:
         self._rows: list[Output] = []
         self._parts: list[Part] = []
         self._missing: list[str] = []
+        self.measured = DistanceCount()
         self.stored = 0
         self.missing = 0
         self.bytes = 0
@@ -173,6 +179,7 @@ class ManifestWriter:
         if isinstance(row, Output):
             self.stored += 1
             self.bytes += row.size
+            self.measured.add(row.facts)
             return
         self.missing += 1
         if len(self._missing) < _LISTED_MISSING:
@@ -208,6 +215,8 @@ class ManifestWriter:
             prefix=facts.prefix,
             mode=facts.mode,
             changes=facts.changes,
+            distance=self.measured.distance,
+            whole_because=self.measured.whole_because or None,
             prompts_sha256=facts.prompts_sha256,
             total=facts.total,
             stored=self.stored,

@@ -1,0 +1,112 @@
+"""Cutting a denoiser into stages so that the largest is as small as can be. Pure: costs in, owners out.
+
+A chain is cut into runs of blocks. A nest is cut in two: the inner stage (0) is a run out of the middle with skips of its
+own, the outer stage (1) is the rest, which begins and ends the evaluation. What goes from one stage to another is what
+the last unit before each border returned, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from frazil_jobs.generation.stages.units import Anatomy, Uncuttable
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The output of unit `after` goes from stage `source` to stage `target`."""
+
+    after: int
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Which stage owns each unit. The last stage makes the prediction."""
+
+    owners: tuple[int, ...]
+    count: int
+
+    def own(self, stage: int) -> frozenset[int]:
+        """The units of a stage."""
+        return frozenset(unit for unit, owner in enumerate(self.owners) if owner == stage)
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """All of them, in the order of the units."""
+        return tuple(
+            Boundary(after, source, target)
+            for after, (source, target) in enumerate(pairwise(self.owners))
+            if source != target
+        )
+
+    def into(self, stage: int) -> tuple[Boundary, ...]:
+        """The boundaries that a stage needs."""
+        return tuple(boundary for boundary in self.boundaries if boundary.target == stage)
+
+    def out_of(self, stage: int) -> tuple[Boundary, ...]:
+        """The boundaries that a stage makes."""
+        return tuple(boundary for boundary in self.boundaries if boundary.source == stage)
+
+    @property
+    def staleness(self) -> int:
+        """How many steps old the oldest latent is that gets into a prediction, when each boundary is one step old."""
+        return len(self.boundaries)
+
+    def share(self, costs: Sequence[float]) -> float:
+        """The largest stage's part of the whole cost."""
+        sums = [sum(costs[unit] for unit in self.own(stage)) for stage in range(self.count)]
+        return max(sums) / (sum(sums) or 1.0)
+
+
+def cut(anatomy: Anatomy, costs: Sequence[float], stages: int) -> Stages:
+    """The cut into `stages` whose largest stage costs least; of equal ones the first. Raises Uncuttable."""
+    if len(costs) != len(anatomy):
+        raise ValueError(f"{len(costs)} costs for {len(anatomy)} units")
+    if anatomy.nested:
+        if stages != 2:
+            raise Uncuttable(f"a U-Net is cut into an inner and an outer stage, not into {stages}")
+        inner = core_of(anatomy, costs)
+        return Stages(owners=tuple(0 if unit in inner else 1 for unit in range(len(anatomy))), count=2)
+    if stages > len(anatomy):
+        raise Uncuttable(f"{len(anatomy)} blocks can't be cut into {stages} stages")
+    starts = _starts(list(costs), stages)
+    owners = [sum(unit >= start for start in starts[1:]) for unit in range(len(anatomy))]
+    return Stages(owners=tuple(owners), count=stages)
+
+
+def core_of(anatomy: Anatomy, costs: Sequence[float]) -> range:
+    """The run of units that is left out when features are reused: all blocks of a chain but the first and the last; of a
+    nest the inner stage of the cut in two.
+    """
+    if not anatomy.nested:
+        return range(1, len(anatomy) - 1)
+    whole = sum(costs)
+
+    def largest(inner: range) -> float:
+        inside = sum(costs[unit] for unit in inner)
+        return max(inside, whole - inside)
+
+    return min(anatomy.nests, key=largest)
+
+
+def _starts(costs: list[float], parts: int) -> list[int]:
+    """First unit of each of `parts` runs, none empty, with the least largest sum (dynamic programming)."""
+    ends = len(costs)
+    sums = [0.0]
+    for cost in costs:
+        sums.append(sums[-1] + cost)
+    best: list[list[tuple[float, list[int]]]] = [[(sums[end], [0]) for end in range(ends + 1)]]
+    for part in range(1, parts):
+        row: list[tuple[float, list[int]]] = [(float("inf"), [])] * (ends + 1)
+        for end in range(part + 1, ends + 1):
+            options = (
+                (max(best[-1][start][0], sums[end] - sums[start]), [*best[-1][start][1], start])
+                for start in range(part, end)
+            )
+            row[end] = min(options, key=lambda option: option[0])
+        best.append(row)
+    return best[-1][ends][1]

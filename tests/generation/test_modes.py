@@ -1,0 +1,236 @@
+"""Real ranks in the approximate modes equal the one-process simulator bit for bit at every step, and send what they say."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from branch_cases import Case, build, call_of
+from mode_work import Mode, same, simulated
+from ranks import RankPool
+from sequential import branches_one_by_one
+
+from frazil_jobs.generation.modes.policy import Kind
+
+SIZES: dict[str, list[dict[str, int]]] = {
+    "sdxl": [{"height": 32, "width": 32}, {"height": 48, "width": 32}],
+    "sd3": [{"height": 16, "width": 16}, {"height": 24, "width": 16}],
+    "pixart": [{"height": 8, "width": 8}, {"height": 16, "width": 8}],
+    "flux": [{"height": 8, "width": 8}, {"height": 8, "width": 16}],
+}
+LOOSE = {"budget": "6", "refresh_every": 3}
+"""A budget that tiny random networks, whose predictions jump, can keep with some steps approximated."""
+STEPS = 10
+EVERY_PLACE = [
+    {"slope_threshold": "0", "slope_window_percent": 20, "window_percent": window, "cap_percent": cap}
+    for window, cap in [*((10, cap) for cap in range(20, 100, 10)), (50, 50), (80, 20), (30, 20)]
+]
+"""Windows of one step at every step that the field allows, those that last until the end, one in the middle."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def images(pipeline: str, *, steps: int = STEPS) -> list[Case]:
+    """Two images in a row, of other sizes, batches and seeds."""
+    return [
+        Case(pipeline=pipeline, steps=steps, batch=2 - index, seed=index, arguments=size)
+        for index, size in enumerate(SIZES[pipeline])
+    ]
+
+
+@functools.cache
+def _compared(pipeline: str, key: str, ranks: int) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    mode = _MODES[key]
+    cases = images(pipeline)
+    return simulated(cases, mode), RankPool.of(ranks).run("mode_work:on_ranks", cases=cases, mode=mode)
+
+
+_MODES: dict[str, Mode] = {}
+
+
+def compared(pipeline: str, mode: Mode) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """Two images simulated, and as each rank made them."""
+    _MODES[repr(mode)] = mode
+    return _compared(pipeline, repr(mode), mode.grid[0] * mode.grid[1])
+
+
+def assert_same(pipeline: str, mode: Mode) -> list[dict[str, Any]]:
+    expected, ranks = compared(pipeline, mode)
+    for found in ranks:
+        assert all(map(same, found, expected)), str(mode)
+    return expected
+
+
+@pytest.mark.parametrize("switching", EVERY_PLACE, ids=lambda s: f"{s['window_percent']}% from {s['cap_percent']}%")
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_hybrid_equals_its_simulator_wherever_the_window_is(pipeline: str, switching: dict[str, Any]) -> None:
+    mode = Mode(asked="Hybrid", stages=2, switching=switching)
+    first, length = switching["cap_percent"] // 10, switching["window_percent"] // 10
+    for image in assert_same(pipeline, mode):
+        assert image["kinds"] == "w" * first + "s" * length + "w" * (STEPS - first - length)
+        assert image["ages"] == [int(kind == "s") for kind in image["kinds"]]
+        assert image["facts"]["steps_without_guidance"] == str(length)
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_the_slope_opens_the_window_of_hybrid_too(pipeline: str) -> None:
+    found = assert_same(
+        pipeline, Mode(asked="Hybrid", stages=2, switching={"slope_threshold": "10", "cap_percent": 80})
+    )
+    assert all("s" in image["kinds"][:8] for image in found)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart", "flux"])
+def test_guided_reuse_equals_its_simulator(pipeline: str, order: int) -> None:
+    mode = Mode(switching={**LOOSE, "predictor_order": order})
+    for image in assert_same(pipeline, mode):
+        assert image["kinds"].startswith("w" * (order + 2))
+        assert "r" in image["kinds"]
+        assert max(image["ages"]) <= 2
+        assert all((kind == "r") == (age > 0) for kind, age in zip(image["kinds"], image["ages"], strict=True))
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_guided_stages_of_one_condition_carry_the_branches_difference_as_simulated(pipeline: str) -> None:
+    for image in assert_same(pipeline, Mode(stages=2, switching={"budget": "0", "refresh_every": 4})):
+        assert "s" in image["kinds"]
+        assert "ssss" not in image["kinds"]
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart", "flux"])
+def test_four_ranks_two_by_two_equal_the_simulator_with_guidance_intact(pipeline: str) -> None:
+    mode = Mode(grid=(2, 2), stages=2, live=True, switching={"budget": "0", "refresh_every": 4})
+    for image in assert_same(pipeline, mode):
+        assert "s" in image["kinds"]
+        staged = [step for step, kind in enumerate(image["kinds"]) if kind == "s"]
+        for step in staged:
+            one, other = image["predictions"][step]
+            assert (one - other).abs().max() > 0.01 * one.abs().max()
+
+
+@pytest.mark.parametrize("asked", ["Hybrid", "Guided"])
+def test_four_stages_in_one_line_equal_the_simulator(asked: str) -> None:
+    switching = {"budget": "0", "refresh_every": 4, "slope_threshold": "0", "cap_percent": 30, "window_percent": 40}
+    mode = Mode(asked=asked, grid=(2, 2), stages=4, switching=switching)
+    case = [Case(pipeline="sd3-four", steps=STEPS, batch=2), Case(pipeline="sd3-four", steps=STEPS, seed=4)]
+    expected = simulated(case, mode)
+    for ranks in RankPool.of(4).run("mode_work:on_ranks", cases=case, mode=mode):
+        assert all(map(same, ranks, expected))
+    assert "s" in expected[0]["kinds"]
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_a_budget_of_no_drift_is_exact_bit_for_bit(pipeline: str) -> None:
+    found = assert_same(pipeline, Mode(switching={"budget": "inf"}))
+    for case, image in zip(images(pipeline), found, strict=True):
+        pipe = build(case)
+        with branches_one_by_one(pipe, pipeline, branches=2, batch=case.batch):
+            assert torch.equal(image["latents"], pipe(**call_of(case))[0])
+
+
+def test_one_rank_reuses_features_of_the_stock_batched_call() -> None:
+    case = Case(pipeline="sd3", steps=STEPS, batch=2)
+    (exact,) = simulated([case], Mode(grid=(1, 1), switching={"budget": "inf"}))
+    assert torch.equal(exact["latents"], build(case)(**call_of(case))[0])
+    (found,) = simulated([case], Mode(grid=(1, 1), switching=LOOSE))
+    assert "r" in found["kinds"]
+    assert not torch.equal(found["latents"], exact["latents"])
+
+
+def test_steps_that_are_not_staged_send_one_gather_and_nothing_else() -> None:
+    _, ranks = compared("sdxl", Mode(switching={**LOOSE, "predictor_order": 1}))
+    for image in ranks[0]:
+        assert {name for name, _ in _step_messages(image)} == {"all_gather_into_tensor"}
+        assert len(_step_messages(image)) == STEPS
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_a_staged_step_sends_its_boundaries_and_one_prediction(pipeline: str) -> None:
+    mode = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    _, ranks = compared(pipeline, mode)
+    streams = 2 if pipeline == "sd3" else 1
+    up = sum(name == "isend" for name, _ in ranks[0][0]["messages"])
+    down = sum(name == "isend" for name, _ in ranks[1][0]["messages"])
+    assert up == 3 * streams
+    assert down == (3 if pipeline == "sdxl" else 0)
+    for rank in ranks:
+        names = [name for name, _ in rank[0]["messages"]]
+        assert names.count("broadcast") == 3
+        assert names.count("isend") + names.count("irecv") == up + down
+
+
+def _step_messages(image: dict[str, Any]) -> list[tuple[str, int]]:
+    """Without the hashes that a debug run compares (32 bytes)."""
+    return [(name, size) for name, size in image["messages"] if size != 32]
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3"])
+def test_the_guidance_scale_counts_in_the_window_of_guided_and_not_in_that_of_hybrid(pipeline: str) -> None:
+    """From the same latent, the step after which the scale is another one: its prediction, and the latent after it."""
+
+    def after(mode: Mode, scale: float, *, at: int) -> torch.Tensor:
+        case = Case(
+            pipeline=pipeline, steps=STEPS, arguments={"callback_on_step_end": _scale_becomes(scale, at=at - 1)}
+        )
+        (image,) = simulated([case], mode)
+        assert image["kinds"][at] != Kind.WHOLE.value[0]
+        return image["inputs"][at + 1]
+
+    hybrid = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    assert torch.equal(after(hybrid, 1.5, at=2), after(hybrid, 7.0, at=2))
+    for guided in (
+        Mode(switching={"budget": "0", "refresh_every": 3}),
+        Mode(stages=2, switching={"budget": "0", "refresh_every": 4}),
+        Mode(stages=2, live=True, grid=(2, 2), switching={"budget": "0", "refresh_every": 4}),
+    ):
+        (image,) = simulated([Case(pipeline=pipeline, steps=STEPS)], guided)
+        at = next(step for step, kind in enumerate(image["kinds"]) if kind != "w")
+        assert at < STEPS - 1
+        one, other = after(guided, 1.5, at=at), after(guided, 7.0, at=at)
+        assert (one - other).abs().max() > 0.01 * one.abs().max()
+
+
+def _scale_becomes(scale: float, *, at: int) -> Any:
+    def callback(pipe: Any, step: int, _time: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        if step == at:
+            pipe._guidance_scale = scale
+        return {}
+
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (Case(pipeline="sdxl", scheduler="euler-ancestral", steps=STEPS), "draws noise in each step"),
+        (Case(pipeline="sdxl", steps=3), "the steps are too few"),
+        (Case(pipeline="sdxl", steps=STEPS, arguments={"guidance_scale": 1.0}), "no guidance"),
+        (Case(pipeline="ltx", steps=STEPS), "too few to cut"),
+    ],
+    ids=str,
+)
+def test_where_a_mode_can_not_approximate_all_steps_are_exact_and_it_says_why(case: Case, reason: str) -> None:
+    (found,) = simulated([case], Mode(switching=LOOSE))
+    (exact,) = simulated([case], Mode(switching={"budget": "inf"}))
+    assert torch.equal(found["latents"], exact["latents"])
+    assert reason in found["facts"]["all_whole_because"]
+
+
+def test_controlnet_residuals_reach_every_stage() -> None:
+    case = [Case(pipeline="sdxl-controlnet", steps=STEPS, batch=2)]
+    for mode in (
+        Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1]),
+        Mode(stages=2, switching={"budget": "0", "refresh_every": 4}),
+        Mode(switching=LOOSE),
+    ):
+        expected = simulated(case, mode)
+        for ranks in RankPool.of(2).run("mode_work:on_ranks", cases=case, mode=mode):
+            assert all(map(same, ranks, expected))
+        assert torch.isfinite(expected[0]["latents"]).all()
+        assert set(expected[0]["kinds"]) != {"w"}
