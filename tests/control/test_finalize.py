@@ -22,6 +22,7 @@ from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import inspect_prompts
 from frazil_jobs.outputs import manifest as manifests
 from frazil_jobs.outputs.celery_app import make_app
+from frazil_jobs.outputs.distance import Distance
 from frazil_jobs.outputs.manifest import read_manifest, read_outputs
 from frazil_jobs.stores import ObjectStore, open_store
 
@@ -117,6 +118,41 @@ def test_the_success_policy_allows_some_to_be_missing_and_they_are_named(folder_
     assert read_manifest(folder_store, PREFIX).missing == ["images/000001-00.png"]
     with pytest.raises(TryAgain):
         run(folder_store, request_for(JOB + "  successPolicy: {minStoredPercent: 84}\n"))
+
+
+HYBRID = JOB + "  parallelism: {mode: Hybrid}\n"
+
+
+def put_facts(store: ObjectStore, facts: dict[tuple[int, int], dict[str, str]]) -> None:
+    for (prompt, image), own in facts.items():
+        key = f"{PREFIX}/{image_key(prompt, image, 'png')}"
+        store.put_bytes(key, b"x", content_type="image/png", metadata={"mode": "Hybrid", **own})
+
+
+def test_the_measured_distance_of_an_approximate_mode_is_in_manifest_and_gallery(folder_store: ObjectStore) -> None:
+    fill(folder_store)
+    distances = {(0, 0): {"psnr_to_exact_db": "30.00"}, (2, 1): {"psnr_to_exact_db": "inf"}}
+    put_facts(folder_store, distances)
+    run(folder_store, request_for(HYBRID))
+    manifest = read_manifest(folder_store, PREFIX)
+    assert manifest.distance == Distance(compared=2, worst_db="30.00", mean_db="33.01")
+    assert manifest.changes.startswith("guidance is off inside the pipelined window")
+    page = folder_store.get_bytes(f"{PREFIX}/index.html").decode()
+    assert "measured distance to Exact: 30.00 dB PSNR at worst, 33.01 dB on average, of 2 compared outputs" in page
+
+
+def test_outputs_of_an_approximate_mode_that_are_exact_after_all_say_why(folder_store: ObjectStore) -> None:
+    whole = {"mode": "Exact", "all_whole_because": "it draws noise in each step"}
+    put_facts(folder_store, {(prompt, image): whole for prompt in range(3) for image in range(2)})
+    run(folder_store, request_for(HYBRID))
+    manifest = read_manifest(folder_store, PREFIX)
+    assert manifest.distance is None
+    assert manifest.whole_because == "every output is exact: it draws noise in each step"
+    page = folder_store.get_bytes(f"{PREFIX}/index.html").decode()
+    assert "nothing is changed, for every output is exact: it draws noise in each step" in page
+    put_facts(folder_store, {(0, 0): {}})
+    run(folder_store, request_for(HYBRID))
+    assert (read_manifest(folder_store, PREFIX).whole_because or "").startswith("5 outputs are exact")
 
 
 def test_without_a_gallery_there_is_none(folder_store: ObjectStore) -> None:

@@ -109,6 +109,68 @@ def test_every_image_comes_into_the_spool_with_its_thumbnail_and_its_facts(gener
     assert found.entries["thumbnails/000003-01.webp"].content_type == "image/webp"
 
 
+GUIDED = {
+    "parallelism": {
+        "conditioning": 1,
+        "mode": "Guided",
+        "compare_with_exact": 2,
+        "switching": {"budget": "0", "refresh_every": 3},
+    },
+    "sampling": sampling_of("pixart", steps=8),
+}
+
+
+def test_an_approximate_mode_states_its_distance_to_the_exact_pictures_it_makes_as_well(generate):
+    found, exact = generate(**GUIDED), generate(sampling=GUIDED["sampling"])
+    for key, entry in found.entries.items():
+        if key.startswith("thumbnails/"):
+            continue
+        facts = entry.metadata
+        assert facts["mode"] == "Guided"
+        assert int(facts["steps_whole"]) + int(facts["steps_reused"]) == 8
+        assert int(facts["steps_reused"]) > 0
+        assert facts["steps_without_guidance"] == "0"
+        assert ("psnr_to_exact_db" in facts) == (key in ("images/000000-00.png", "images/000002-00.png"))
+        if "psnr_to_exact_db" in facts:
+            ours, theirs = (np.asarray(Image.open(io.BytesIO(one.stored[key]))) / 255 for one in (found, exact))
+            measured = -10 * np.log10(np.mean((ours - theirs) ** 2))
+            assert float(facts["psnr_to_exact_db"]) == pytest.approx(measured, abs=1.5)  # the files have 8 bits
+
+
+def test_an_approximate_job_that_is_resumed_leaves_the_same_bytes_and_distances(generate):
+    whole = generate(**GUIDED)
+    lost = "images/000002-00.png"
+    kept = {key: None for key in whole.stored if key != lost}
+    again = generate(task={"stored": kept}, **GUIDED)
+    assert again.stored == {lost: whole.stored[lost]}
+    assert again.entries[lost].metadata == whole.entries[lost].metadata
+
+
+def test_a_budget_of_no_drift_leaves_the_bytes_of_exact(generate):
+    parallelism = {**GUIDED["parallelism"], "switching": {"budget": "inf"}}
+    found = generate(parallelism=parallelism, sampling=GUIDED["sampling"])
+    assert images(found) == images(generate(sampling=GUIDED["sampling"]))
+    assert found.entries["images/000000-00.png"].metadata["psnr_to_exact_db"] == "inf"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "reason"),
+    [
+        ({"steps": 3}, "the steps are too few"),
+        ({"steps": 8, "scheduler": "EulerAncestralDiscreteScheduler"}, "draws noise in each step"),
+        ({"steps": 8, "guidance_scale": "1.0"}, "no guidance to approximate"),
+    ],
+)
+def test_a_mode_that_cannot_approximate_runs_exactly_and_says_why(generate, sampling, reason):
+    sampling = sampling_of("pixart", **sampling)
+    found = generate(parallelism=GUIDED["parallelism"], sampling=sampling)
+    facts = found.entries["images/000000-00.png"].metadata
+    assert facts["mode"] == "Exact"
+    assert reason in facts["all_whole_because"]
+    assert "psnr_to_exact_db" not in facts
+    assert images(found) == images(generate(sampling=sampling))
+
+
 def test_progress_says_how_far_each_shard_is(generate):
     found = generate()
     progress = spooled_progress(found.spool)
@@ -157,6 +219,7 @@ def test_a_format_that_cannot_hold_the_output_is_refused_before_weights_are_read
     from frazil_jobs.generation import session
 
     monkeypatch.setattr(session, "load_pipeline", lambda *_, **__: pytest.fail("weights were read"))
+    few = {**sampling_of("pixart"), "steps": 3}
     for name, format in (("wan", "png"), ("pixart", "mp4"), ("stable-audio", "png")):
         with pytest.raises(BadConfiguration, match=r"spec\.output\.format"):
             generate(name, output={"format": format})
@@ -166,8 +229,8 @@ def test_a_format_that_cannot_hold_the_output_is_refused_before_weights_are_read
         generate(sampling={"extra": {"use_resolution_bining": False}})
     with pytest.raises(BadConfiguration, match=r"spec\.parallelism: .*a replica has 1"):
         generate(parallelism={"conditioning": 2})
-    with pytest.raises(BadConfiguration, match=r"spec\.parallelism\.mode: .*mode Guided"):
-        generate(parallelism={"conditioning": 1, "mode": "Guided"})
+    with pytest.raises(BadConfiguration, match=r"spec\.parallelism\.pipeline: all steps would be whole"):
+        generate(parallelism={"conditioning": 2, "pipeline": 2, "mode": "Guided"}, sampling=few)
     everything = {f"images/{n:06d}-00.png": None for n in range(5)} | {
         f"thumbnails/{n:06d}-00.webp": None for n in range(5)
     }

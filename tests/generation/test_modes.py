@@ -134,8 +134,9 @@ def test_a_budget_of_no_drift_is_exact_bit_for_bit(pipeline: str) -> None:
             assert torch.equal(image["latents"], pipe(**call_of(case))[0])
 
 
-def test_one_rank_reuses_features_of_the_stock_batched_call() -> None:
-    case = Case(pipeline="sd3", steps=STEPS, batch=2)
+@pytest.mark.parametrize("pipeline", ["sd3", "flux"])
+def test_one_rank_reuses_features_of_the_stock_call(pipeline: str) -> None:
+    case = Case(pipeline=pipeline, steps=STEPS, batch=2)
     (exact,) = simulated([case], Mode(grid=(1, 1), switching={"budget": "inf"}))
     assert torch.equal(exact["latents"], build(case)(**call_of(case))[0])
     (found,) = simulated([case], Mode(grid=(1, 1), switching=LOOSE))

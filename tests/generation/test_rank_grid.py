@@ -72,6 +72,8 @@ def test_a_rank_outside_of_the_grid_has_no_place(rank: int) -> None:
         ("one rank runs what can't be split", {"conditioning": 1}, UNSUPPORTED, 1, (1, 1, 1)),
         ("unguided on the ranks asked for", {"when_unguided": "OneRank"}, NONE, 2, (1, 1, 1)),
         ("unguided on the one rank there is", {"when_unguided": "OneRank"}, NONE, 1, (1, 1, 1)),
+        ("Hybrid on its two branches", {"mode": "Hybrid"}, ONE_CALL, 2, (2, 1, 1)),
+        ("Guided, two branches of two stages", {"mode": "Guided", "pipeline": 2}, ONE_CALL, 4, (2, 2, 1)),
         ("unguided keeps its sequence", {"when_unguided": "OneRank", "sequence": 2}, NONE, 4, (1, 1, 2)),
     ],
 )
@@ -97,7 +99,14 @@ def test_the_grid_of_a_job(case: str, parallelism: Any, guidance: Guidance, rank
             "conditioning to 1",
         ),
         ("stages in mode Exact", {"pipeline": 2}, ONE_CALL, 4, "spec.parallelism.pipeline", "one step old"),
-        ("a mode that is not there", {"mode": "Hybrid"}, ONE_CALL, 2, "spec.parallelism.mode", "Exact"),
+        (
+            "stages with sequence parts",
+            {"mode": "Guided", "pipeline": 2, "sequence": 2},
+            ONE_CALL,
+            8,
+            "spec.parallelism.pipeline",
+            "part of the sequence",
+        ),
     ],
 )
 def test_degrees_that_cannot_be_are_refused_with_field_and_remedy(

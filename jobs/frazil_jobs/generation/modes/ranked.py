@@ -15,6 +15,7 @@ import torch.distributed as dist
 from frazil_jobs.base.exits import FrazilError
 from frazil_jobs.generation.exchange import gather
 from frazil_jobs.generation.groups import RankGroups
+from frazil_jobs.generation.guidance import Guidance
 from frazil_jobs.generation.modes.conductor import Conductor
 from frazil_jobs.generation.modes.forecast import Kept
 from frazil_jobs.generation.modes.link import Line, Link
@@ -40,15 +41,21 @@ class RankConductor(Conductor):
     """This rank's part in the mode. Implements `work.Work`."""
 
     groups: RankGroups = field(kw_only=True)
+    _link: Link | None = field(default=None, init=False)
+    _broken: bool = field(default=False, init=False)
 
     def _reset(self) -> None:
         super()._reset()
-        link = getattr(self, "_link", None)
-        if link is not None and link.busy:
-            raise FrazilError("a call ended while boundaries were on their way between stages")
-        self._link: Link | None = None
+        self._broken = self._broken or (self._link is not None and self._link.busy)
+        self._link = None
         self._lines: list[tuple[int, ...]] = []
         self._held: dict[Boundary, Kept] | None = None
+
+    def begin(self, guidance: Guidance, arguments: Mapping[str, Any], *, exact: bool = False) -> None:
+        """A pipeline call begins. Raises FrazilError after one that failed between stages."""
+        if self._broken:
+            raise FrazilError("an earlier call failed while tensors were on their way between stages")
+        super().begin(guidance, arguments, exact=exact)
 
     @property
     def line_branch(self) -> int | None:

@@ -1,0 +1,203 @@
+"""The forecast and the budget as arithmetic: against polynomials, and against what was asked."""
+
+from __future__ import annotations
+
+import math
+
+import diffusers
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from frazil_jobs.generation.modes.budget import LATENT_TO_PICTURE, Ledger, latent_error
+from frazil_jobs.generation.modes.forecast import History, difference_weights, reach, weights
+from frazil_jobs.generation.modes.guided import ReusePolicy, StagedPolicy, Terms
+from frazil_jobs.generation.modes.policy import Kind
+from frazil_jobs.generation.modes.samplers import hindrance
+from frazil_jobs.generation.modes.sensitivity import sensitivities
+
+coefficients = some.lists(some.integers(-5, 5), min_size=1, max_size=3)
+
+
+def polynomial(values: list[int], at: float) -> float:
+    return float(sum(value * at**power for power, value in enumerate(values)))
+
+
+@given(coefficients, some.sets(some.integers(0, 20), min_size=3, max_size=3), some.integers(21, 26))
+def test_a_forecast_continues_every_polynomial_of_its_order(values: list[int], steps: set[int], at: int) -> None:
+    history = History(3)
+    for step in sorted(steps):
+        history.keep(step, (torch.tensor([polynomial(values, step)], dtype=torch.double),))
+    (found,) = history.forecast(at)
+    assert float(found) == pytest.approx(polynomial(values, at), rel=1e-6, abs=1e-6)
+    assert sum(weights(history.steps, at)) == pytest.approx(1)
+
+
+@given(some.integers(1, 5), some.sets(some.integers(0, 20), min_size=2, max_size=2), some.integers(21, 30))
+def test_the_error_of_a_forecast_is_the_next_divided_difference_times_its_reach(
+    third: int, steps: set[int], at: int
+) -> None:
+    """For a parabola and a straight line the estimate is no estimate: any third point gives its curvature."""
+    nodes = sorted(steps)
+
+    def value(step: int) -> float:
+        return 3.0 + 2 * step + third * step**2
+
+    line = sum(weight * value(node) for weight, node in zip(weights(nodes, at), nodes, strict=True))
+    known = [*nodes, max(nodes) + 1]
+    curvature = sum(w * value(node) for w, node in zip(difference_weights(known), known, strict=True))
+    assert abs(value(at) - line) == pytest.approx(abs(curvature) * reach(nodes, at), rel=1e-6)
+
+
+def test_tensors_are_kept_with_the_step_that_made_them_and_never_out_of_order() -> None:
+    history = History(2)
+    for step in (1, 4, 6):
+        history.keep(step, (torch.tensor(float(step)),))
+    assert (history.steps, history.age(9)) == ([4, 6], 3)
+    with pytest.raises(ValueError, match="not after"):
+        history.keep(6, (torch.tensor(0.0),))
+
+
+def test_an_infinite_psnr_allows_nothing_and_twenty_decibels_more_a_tenth() -> None:
+    assert latent_error(math.inf) == 0
+    assert latent_error(40) == pytest.approx(10 * latent_error(60))
+    assert latent_error(20) * LATENT_TO_PICTURE == pytest.approx(0.1)
+
+
+def test_each_image_pays_for_itself_and_the_batch_waits_for_the_one_that_cannot() -> None:
+    ledger = Ledger(1.0)
+    assert ledger.affords([0.1, 0.1], steps_left=10)
+    assert not ledger.affords([0.1, 0.11], steps_left=10)
+    assert not ledger.affords([0.1, math.nan], steps_left=10)
+    ledger.pay([0.1, 0.5])
+    assert ledger.spent == [0.1, 0.5]
+    assert ledger.affords([0.1, 0.05], steps_left=9)
+    assert not ledger.affords([0.1, 0.06], steps_left=9)
+
+
+def terms(allowed: float, *, steps: int = 12, refresh_every: int = 4, order: int = 1) -> Terms:
+    return Terms(
+        order=order,
+        refresh_every=refresh_every,
+        allowed=allowed,
+        sensitivities=[1 / steps] * steps,
+        scale=5.0,
+        conditional=1,
+    )
+
+
+def kinds_of(policy: ReusePolicy | StagedPolicy, curve: list[float]) -> str:
+    kinds = ""
+    for value in curve:
+        kinds += policy.kind.value[0]
+        both = torch.tensor([[[value]], [[value + 0.01]]])
+        policy.observe(both if policy.kind is not Kind.STAGED else policy.from_stages(both[1]))
+    return kinds
+
+
+STRAIGHT = [float(step) for step in range(12)]
+BENT = [step**2 / 10 for step in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("case", "curve", "allowed", "refresh_every", "expected"),
+    [
+        ("a straight line costs a linear forecast nothing", STRAIGHT, 1e-6, 4, "wwwrrrwrrrwr"),
+        ("refresh_every 1 lets no step reuse", STRAIGHT, 1e9, 1, "wwwwwwwwwwww"),
+        ("no budget, no reuse", STRAIGHT, 0.0, 4, "wwwwwwwwwwww"),
+        ("what is no number is computed", [math.nan] * 12, 1e9, 4, "wwwwwwwwwwww"),
+        ("a bent curve and a small budget: first none, later what is left", BENT, 0.05, 4, None),
+    ],
+)
+def test_the_budget_decides(
+    case: str, curve: list[float], allowed: float, refresh_every: int, expected: str | None
+) -> None:
+    policy = ReusePolicy(terms(allowed, refresh_every=refresh_every))
+    kinds = kinds_of(policy, curve)
+    assert expected is None or kinds == expected, case
+    assert all(paid <= allowed for paid in policy.ledger.spent)
+    if expected is None:
+        assert 0 < kinds.count("r") < 9
+
+
+def test_a_larger_budget_reuses_no_fewer_steps() -> None:
+    counts = [kinds_of(ReusePolicy(terms(allowed)), BENT).count("r") for allowed in (0.01, 0.05, 0.2, 1.0, 10.0)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_the_carried_difference_is_continued_for_five_steps_at_most() -> None:
+    policy = StagedPolicy(terms(1e9, refresh_every=12))
+    for step in range(2):
+        policy.observe(torch.tensor([[[0.0]], [[float(step)]]]))
+    assert policy.kind is Kind.STAGED
+    carried = [float(policy.carried(step)) for step in range(2, 9)]
+    assert carried == [2, 3, 4, 5, 6, 6, 6]
+    constant = StagedPolicy(terms(1e9, order=0))
+    constant.observe(torch.tensor([[[0.0]], [[7.0]]]))
+    constant.observe(torch.tensor([[[0.0]], [[8.0]]]))
+    assert float(constant.carried(4)) == 8
+
+
+def test_the_guided_prediction_depends_on_the_scale_through_the_carried_difference() -> None:
+    policy = StagedPolicy(terms(1e9))
+    for _ in range(2):
+        policy.observe(torch.tensor([[[1.0]], [[3.0]]]))
+    other, prompt = policy.from_stages(torch.tensor([[4.0]]))
+    assert (float(other), float(prompt)) == (2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "arguments"),
+    [
+        ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, {}),
+        ("EulerDiscreteScheduler", {}, {}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, {}),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {}),
+    ],
+)
+def test_the_sensitivity_is_what_the_scheduler_does_with_a_wrong_prediction(
+    kind: str, config: dict[str, object], arguments: dict[str, object]
+) -> None:
+    """Against the scheduler itself: the same error in all predictions moves the final latent by the sum (one direction)."""
+    scheduler = getattr(diffusers, kind)(**config)
+    scheduler.set_timesteps(20)
+    expected = sum(sensitivities(scheduler, steps=20))
+    finals = []
+    for wrong in (0.0, 1e-3):
+        scheduler.set_timesteps(20)
+        latent = torch.zeros(1, 1, 1, 1, dtype=torch.double)
+        for time in scheduler.timesteps:
+            scheduler.scale_model_input(latent, time) if hasattr(scheduler, "scale_model_input") else None
+            latent = scheduler.step(torch.full_like(latent, wrong), time, latent, **arguments)[0].double()
+        finals.append(float(latent))
+    assert abs(finals[1] - finals[0]) / 1e-3 == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "extra", "reason"),
+    [
+        ("DDIMScheduler", {}, {}, None),
+        ("DDIMScheduler", {}, {"eta": 0.5}, "eta"),
+        ("EulerDiscreteScheduler", {}, {}, None),
+        ("EulerAncestralDiscreteScheduler", {}, {}, "draws noise"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, {}, None),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, {}, "draws noise"),
+        ("DPMSolverSDEScheduler", {}, {}, "draws noise"),
+        ("HeunDiscreteScheduler", {}, {}, "several times"),
+        ("KDPM2DiscreteScheduler", {}, {}, "several times"),
+        ("UniPCMultistepScheduler", {}, {}, None),
+        ("LCMScheduler", {}, {}, "draws noise"),
+        ("PNDMScheduler", {"skip_prk_steps": True}, {}, None),
+        ("PNDMScheduler", {}, {}, "several times"),
+        ("FlowMatchEulerDiscreteScheduler", {}, {}, None),
+        ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, {}, "draws noise"),
+    ],
+)
+def test_which_samplers_take_approximate_steps(
+    kind: str, config: dict[str, object], extra: dict[str, object], reason: str | None
+) -> None:
+    found = hindrance(getattr(diffusers, kind), config, extra)
+    assert (found is None) == (reason is None)
+    assert reason is None or reason in (found or "")
