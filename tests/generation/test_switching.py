@@ -104,7 +104,7 @@ def test_a_batch_follows_the_image_that_is_ready_last() -> None:
     assert alone.first == 13
 
 
-curves = some.lists(some.floats(0, 2, allow_nan=True), min_size=50, max_size=50)
+curves = some.lists(some.floats(0, 2) | some.just(math.nan), min_size=50, max_size=50)
 
 
 @given(some.lists(curves, min_size=1, max_size=3), some.integers(10, 50))

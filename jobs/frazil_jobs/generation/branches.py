@@ -30,20 +30,16 @@ from frazil_jobs.generation.groups import RankGroups
 from frazil_jobs.generation.guidance import DENOISERS, FolderConfigs, Guidance, guidance_of_call
 from frazil_jobs.generation.hooks import ForwardHook, take_off
 from frazil_jobs.generation.modes.asked import EXACT, AskedMode
-from frazil_jobs.generation.modes.conductor import Conductor, StepRecord
+from frazil_jobs.generation.modes.conductor import StepRecord
 from frazil_jobs.generation.modes.policy import Course
 from frazil_jobs.generation.modes.ranked import RankConductor
 from frazil_jobs.generation.one_call import ResidualsHook, StackedBranches
 from frazil_jobs.generation.two_call import CallNames, PairedCalls
-from frazil_jobs.generation.work import ExactWork, Work
+from frazil_jobs.generation.work import ExactWork, ModeWork, Work
 
 HOOK = "frazil_branches"
 HELPERS = ("controlnet",)
 """Components that are called beside the denoiser in every step, with the same stacked rows."""
-
-
-class ModeWork(Conductor, Work):  # type: ignore[misc]
-    """Type of what conducts an approximate mode: on ranks, or in a simulation of them."""
 
 
 @dataclass(kw_only=True)
@@ -175,7 +171,8 @@ class BranchSplit:
     def _helper_batch(self) -> int | None:
         """The batch size for a helper whose rows are stacked, or None when it has to run whole."""
         step = self._announced()
-        return step.batch_size if step.guidance.style == "one-call" and self.groups.grid.conditioning > 1 else None
+        one_by_one = self.one_by_one or self.groups.grid.conditioning > 1
+        return step.batch_size if step.guidance.style == "one-call" and one_by_one else None
 
     def _announced(self) -> Step:
         if self._current is None:

@@ -27,6 +27,11 @@ def gather(prediction: torch.Tensor, groups: RankGroups) -> torch.Tensor:
     return result
 
 
+def by_branch(predictions: torch.Tensor, branches: int) -> torch.Tensor:
+    """(branches · images, …) as (branches, images, …), without a copy."""
+    return predictions.view(branches, -1, *predictions.shape[1:])
+
+
 def check_agreement(latent: torch.Tensor, groups: RankGroups, *, step: int) -> None:
     """Raise RanksDisagree, on every rank at once, unless all ranks of the replica hold the same bytes."""
     if groups.replica is None:

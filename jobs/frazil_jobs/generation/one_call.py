@@ -16,6 +16,7 @@ import torch
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.generation.arguments import Rows, conditions_in, cut, latent_of, named
+from frazil_jobs.generation.exchange import by_branch
 from frazil_jobs.generation.groups import RankGroups
 from frazil_jobs.generation.hooks import ForwardHook
 from frazil_jobs.generation.rank_grid import CONDITIONING_FIELD, ONE_CONDITION_REMEDY
@@ -67,7 +68,7 @@ class StackedBranches:
         predictions = [prediction_of(output, module) for output in outputs]
         slots = 1 if self._work.line_branch is not None else -(-conditions // self._groups.grid.conditioning)
         everything = self._work.exchange(_stack(predictions, slots))[:total]
-        self._work.observe(everything.unflatten(0, (conditions, batch)))
+        self._work.observe(by_branch(everything, conditions))
         return with_prediction(outputs[0], everything)
 
     def evaluate_alone(
@@ -79,7 +80,7 @@ class StackedBranches:
             return forward(**arguments)
         self._work.enter(module)
         output = self._work.evaluate(None, arguments, functools.partial(forward, **arguments))
-        self._work.observe(prediction_of(output, module).unflatten(0, (conditions, batch)))
+        self._work.observe(by_branch(prediction_of(output, module).contiguous(), conditions))
         return output
 
 

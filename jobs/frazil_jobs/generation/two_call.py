@@ -19,6 +19,7 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from frazil_jobs.generation.arguments import latent_of, refusal
+from frazil_jobs.generation.exchange import by_branch
 from frazil_jobs.generation.groups import RankGroups
 from frazil_jobs.generation.one_call import prediction_of, with_prediction
 from frazil_jobs.generation.work import Work
@@ -126,7 +127,7 @@ class PairedCalls:
         rows = first.prediction.shape[0]
         if self._owns_first and not self._alone:
             both = self._work.exchange(first.prediction)
-            self._work.observe(both.unflatten(0, (2, rows)))
+            self._work.observe(by_branch(both, 2))
             first.prediction.copy_(both[:rows])  # on a rank of another stage than the last, only now a prediction
             return _output(both[rows:], arguments)
         output = self._work.evaluate(1, arguments, functools.partial(forward, **arguments))
@@ -135,7 +136,7 @@ class PairedCalls:
             self._work.observe(torch.stack([first.prediction, prediction]))
             return output
         both = self._work.exchange(prediction)
-        self._work.observe(both.unflatten(0, (2, rows)))
+        self._work.observe(by_branch(both, 2))
         first.prediction.copy_(both[:rows])
         if self._watching:
             self._filled_finite = not bool(torch.isnan(first.prediction).any())

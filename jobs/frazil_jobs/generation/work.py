@@ -7,12 +7,17 @@ The branch split (`one_call.py`, `two_call.py`) knows how a pipeline asks for br
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from frazil_jobs.generation.exchange import gather
 from frazil_jobs.generation.groups import RankGroups
+
+if TYPE_CHECKING:
+    from frazil_jobs.generation.guidance import Guidance
+    from frazil_jobs.generation.modes.conductor import StepRecord
+    from frazil_jobs.generation.modes.policy import Course
 
 
 class Work(Protocol):
@@ -37,6 +42,25 @@ class Work(Protocol):
 
     def observe(self, predictions: torch.Tensor) -> None:
         """The step is over, with predictions (branches, images, …)."""
+        ...
+
+
+class ModeWork(Work, Protocol):
+    """The evaluation of an approximate mode, over the steps of one call after another."""
+
+    course: Course
+    records: list[StepRecord]
+
+    def begin(self, guidance: Guidance, arguments: Mapping[str, Any], *, exact: bool = False) -> None:
+        """A pipeline call begins; `exact`: all of its steps are to be whole."""
+        ...
+
+    def end(self) -> None:
+        """The pipeline call is over, however it ended."""
+        ...
+
+    def close(self) -> None:
+        """Take the hooks off."""
         ...
 
 

@@ -82,17 +82,18 @@ class RankConductor(Conductor):
         if self.kind is not Kind.STAGED:
             return gather(prediction, self.groups)
         assert self._policy is not None
-        mine = self._link.line.last if self._link else None
         group = self.groups.conditioning if self.groups.grid.pipeline == 1 else self.groups.replica
         predictions = [
-            prediction.contiguous() if ranks[-1] == mine else torch.empty_like(prediction) for ranks in self._lines
+            prediction.contiguous() if ranks[-1] == self.groups.rank else prediction.new_empty(prediction.shape)
+            for ranks in self._lines
         ]
         works = [
             dist.broadcast(one, ranks[-1], group=group, async_op=True)
             for one, ranks in zip(predictions, self._lines, strict=True)
         ]
         for work in works:
-            work.wait()
+            if work is not None:  # not a member, says torch: never the case here
+                work.wait()
         if self.mode.live:
             return torch.cat(predictions)
         return self._policy.from_stages(predictions[0]).flatten(0, 1)

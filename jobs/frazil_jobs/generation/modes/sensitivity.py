@@ -49,7 +49,7 @@ def _levels(scheduler: Any, *, flow: bool) -> list[float]:
 def _of_noise(kind: str, level: float) -> float:
     """How much the implied noise is wrong when the prediction is wrong by one, at a noise level."""
     if kind == "v_prediction":
-        return (1 + level**2) ** -0.5
+        return float((1 + level**2) ** -0.5)
     if kind == "sample":
         return 1 / level if level > 0 else 0.0
     return 1.0

@@ -113,9 +113,10 @@ def _steps(block: nn.Module, name: str, sampler: str) -> Iterator[list[Unit]]:
         for child, layers in block.named_children()
         if child not in _LAYERS and next(layers.parameters(), None) is not None
     ]
-    if unknown or not isinstance(getattr(block, "resnets", None), nn.ModuleList):
+    resnets = getattr(block, "resnets", None)
+    if unknown or not isinstance(resnets, nn.ModuleList):
         raise Uncuttable(f"{type(block).__name__} holds {', '.join(unknown) or 'no resnets'}")
-    for index in range(len(block.resnets)):
+    for index in range(len(resnets)):
         group = []
         for kind in ("resnets", "attentions", "motion_modules"):
             layers = getattr(block, kind, None)
