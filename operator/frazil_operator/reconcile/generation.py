@@ -64,8 +64,8 @@ def _shards(
         if draft.reason_of(c.OUTPUTS_STORED) not in (c.FINALIZING, c.UPLOAD_FAILED):
             children = [shards.make(draft, job, owner, pin, settings)]
         else:
-            failed = int((draft.fields.get("shards") or {}).get("failedCount", 0))
-            outputs.finalize(draft, job, owner, pin, failed_shards=failed)
+            remembered = int((draft.fields.get("shards") or {}).get("failedCount", 0))
+            outputs.finalize(draft, job, owner, pin, failed_shards=remembered)
             return
     child = children[-1]
     completed, failed = shards.completed_of(child), shards.failed_of(child)
