@@ -219,10 +219,12 @@ class Cluster:
     def restart_apiserver(self) -> None:
         """The API server is killed and comes back."""
         self.processes.kill("kube-apiserver")
-        self.control_plane.start_apiserver()
-        self.until(
-            "the API server answers", lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
-        )
+
+        def back() -> bool:
+            self.control_plane.start_apiserver()  # again, where the dying one still held the port
+            return self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+
+        self.until("the API server answers", back, seconds=120)
 
     def is_up(self) -> bool:
         """Whether the API server answers."""
