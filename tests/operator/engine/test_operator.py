@@ -26,6 +26,14 @@ GROUPS = {
     "/apis/batch/v1": {"jobs": "Job"},
     "/api/v1": {"pods": "Pod"},
 }
+NAMES = [
+    {
+        "name": group,
+        "preferredVersion": {"version": version},
+        "versions": [{"version": version, "groupVersion": f"{group}/{version}"}],
+    }
+    for group, version in (path.split("/")[2:] for path in GROUPS if path.startswith("/apis/"))
+]
 KINDS = {plural: kind for resources in GROUPS.values() for plural, kind in resources.items()}
 
 
@@ -64,8 +72,8 @@ class Server:
         if self.hangs:
             await asyncio.sleep(600)
         path = request.path.rstrip("/")
-        if path == "/apis":
-            return web.json_response({"groups": []})
+        if path in ("/api", "/apis"):
+            return web.json_response({"versions": ["v1"]} if path == "/api" else {"groups": NAMES})
         if path.count("/") <= 3 and request.method == "GET" and path.rpartition("/")[2].startswith("v1"):
             return self._discover(path)
         collection, name = self._place(path)
@@ -148,7 +156,7 @@ class Running:
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "FRAZIL_REDIS_URL": broker}
         self.env["KUBECONFIG"] = str(server.kubeconfig(folder))
         config = folder / "operator.yaml"
-        given = {"destinations": [{"uri": "s3://frazil/results"}], "leaseNamespace": "system", "leaseSeconds": 3}
+        given = {"destinations": [{"uri": "s3://frazil/results"}], "leaseNamespace": "system"}
         config.write_text(yaml.safe_dump(given | settings))
         self.arguments = ["-m", "frazil_operator", "--config", str(config), "--port", str(self.port)]
 
