@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -116,8 +118,29 @@ def test_a_store_that_refuses_says_why_and_never_shows_a_secret(s3_server: RealS
 
 def test_an_endpoint_that_does_not_answer_is_something_to_try_again() -> None:
     config = StoreConfig(uri="s3://bucket", endpoint=f"http://127.0.0.1:{free_port()}", access_key="a", secret_key="b")
-    with pytest.raises(StoreUnreachable, match="doesn't answer"):
+    with pytest.raises(StoreUnreachable, match=r"doesn't answer: connection refused \(check the endpoint"):
         open_store(config).stat("x")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("http://store.invalid", "its name can't be resolved"),
+        ("https://127.0.0.1:{port}", "TLS fails"),
+        ("http://127.0.0.1:{port}", "is no S3 server"),
+    ],
+)
+def test_why_a_store_does_not_answer_is_said_in_words(endpoint: str, why: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = StoreConfig(
+            uri="s3://bucket", endpoint=endpoint.format(port=server.server_port), access_key="a", secret_key="b"
+        )
+        try:
+            with pytest.raises(StoreUnreachable, match=why):
+                open_store(config).put_bytes("x", b"1", content_type="text/plain")
+        finally:
+            server.shutdown()
 
 
 def test_an_endpoint_that_never_ends_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +165,15 @@ def test_a_folder_s_name_may_hold_what_a_uri_has_to_quote(tmp_path: Path) -> Non
     assert (folder / "x").exists()
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3://B_", "s3://x", "ftp://host/x", "results", "s3:///key"])
+@pytest.mark.parametrize("uri", ["s3://", "ftp://host/x", "results", "s3:///key"])
 def test_a_uri_that_names_no_store_is_told(uri: str) -> None:
     with pytest.raises(BadConfiguration, match="names no store"):
+        open_store(StoreConfig(uri=uri))
+
+
+@pytest.mark.parametrize("uri", ["s3://My_Bucket/x", "s3://b/x"])
+def test_a_name_that_no_bucket_can_have_is_told_as_one(uri: str) -> None:
+    with pytest.raises(BadConfiguration, match=r"--store: '\w+' can't be a bucket's name"):
         open_store(StoreConfig(uri=uri))
 
 

@@ -87,9 +87,15 @@ class StoreConfig(BaseModel):
     def checked(self) -> Self:
         """This config, or BadConfiguration when it can't name a store."""
         parts = urlsplit(self.uri)
-        if parts.scheme not in ("file", "s3") or (parts.scheme == "s3" and not _BUCKET.fullmatch(parts.netloc)):
+        if parts.scheme not in ("file", "s3") or (parts.scheme == "s3" and not parts.netloc):
             raise BadConfiguration(
                 f"{self.uri!r} names no store", field="--store", remedy="use a folder, or s3://bucket/prefix"
+            )
+        if parts.scheme == "s3" and not _BUCKET.fullmatch(parts.netloc):
+            raise BadConfiguration(
+                f"{parts.netloc!r} can't be a bucket's name",
+                field="--store",
+                remedy="write s3://bucket/prefix; a bucket has 3 to 63 lower-case letters, digits, . and -",
             )
         if parts.scheme == "s3" and bool(self.access_key) != bool(self.secret_key):
             raise BadConfiguration(

@@ -18,7 +18,7 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, ReadTimeoutError, SSLError
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.base.keys import check_key
@@ -41,6 +41,7 @@ _DENIED: Final = {
     "AuthorizationHeaderMalformed": "the region is wrong",
     "PermanentRedirect": "the bucket is at another endpoint",
 }
+WAIT: Final = "check the endpoint and the network; what is done is kept"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -147,7 +148,7 @@ class S3Store:
         response = self._client.get_object(self._bucket, self._name(key), offset=start)
         try:
             if response.headers.get("ETag", "").strip('"') != (info.etag or "").strip('"'):
-                raise StoreUnreachable(f"{self.where} has another {key} than a moment ago", remedy="it's tried again")
+                raise StoreUnreachable(f"{self.where} has another {key} than a moment ago", remedy=WAIT)
             for piece in response.stream(_PIECE_BYTES):
                 file.write(piece)
         finally:
@@ -242,7 +243,27 @@ class S3Store:
             return StoreUnreachable(f"{self.where} answers {error.code}: {error.message}")
         if isinstance(error, ServerError) and error.status_code in (401, 403):
             return StoreDenied(f"{self.where} refuses", field="--store", remedy="check the credentials")
-        return StoreUnreachable(f"{self.where} doesn't answer: {type(error).__name__}", remedy="it's tried again")
+        return StoreUnreachable(f"{self.where} doesn't answer: {_cause(error)}", remedy=WAIT)
+
+
+def _cause(error: BaseException) -> str:
+    """Why a server doesn't answer, in the words of the network rather than the client's class names."""
+    reason = getattr(error, "reason", None)
+    inner = reason if isinstance(reason, BaseException) else error
+    if isinstance(inner, NameResolutionError):
+        return "its name can't be resolved"
+    if isinstance(inner, SSLError):
+        return f"TLS fails ({inner})"
+    for cause in (inner.__cause__, inner):  # before the time-out, of which urllib3 makes a refused connection a kind
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    if isinstance(inner, ConnectTimeoutError):
+        return f"no connection within {CONNECT_SECONDS:.0f} s"
+    if isinstance(inner, ReadTimeoutError):
+        return f"silent for {READ_SECONDS:.0f} s"
+    if isinstance(inner, InvalidResponseError):
+        return "what answers there is no S3 server"
+    return type(inner).__name__
 
 
 def _to_headers(metadata: Mapping[str, str]) -> dict[str, str | list[str] | tuple[str]]:
