@@ -36,7 +36,7 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     from frazil_jobs.generation import media
     from frazil_jobs.generation.calls import plan_call
     from frazil_jobs.generation.guidance import guidance_of
-    from frazil_jobs.generation.load import Folder, check_weights, pipeline_class, scheduler_class
+    from frazil_jobs.generation.load import Folder, pipeline_class, scheduler_class
     from frazil_jobs.generation.modes.asked import acting_grid
     from frazil_jobs.generation.prepare import mode_of
     from frazil_jobs.generation.rank_grid import grid_for
@@ -59,7 +59,6 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     if plan is not None:
         attempt(lambda: media.check_format(plan.kind, spec.output.format, pipeline=plan.pipeline))
     scheduler = attempt(lambda: scheduler_class(read, spec.sampling.scheduler))
-    attempt(lambda: check_weights(read, spec.model))
     guidance = attempt(lambda: guidance_of(kind, spec.sampling, folder, negative_prompts=negative_prompts))
     grid = attempt(lambda: grid_for(job, guidance, ranks)) if guidance is not None else None
     mode = None

@@ -1,5 +1,5 @@
 """A pipeline from a folder in diffusers' own format. What can be told from the folder's small files is told before any
-weights are read: the class, the scheduler, whether the weights are there and are safetensors.
+weights are read: the class and the scheduler. (That the weights are there and are safetensors `inputs.folder` checked.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from frazil_jobs.inputs.task import LoraFile
 
 SCHEDULER_FIELD: Final = "spec.sampling.scheduler"
 MODEL_FIELD: Final = "spec.model.uri"
-_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SCHEDULERS_APART: Final = ("EDMEulerScheduler",)
 """Listed by diffusers as interchangeable, but for models trained with EDM's preconditioning only."""
 _COGVIDEOX: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
@@ -81,52 +80,6 @@ def pipeline_class(name: str) -> type:
             remedy="name a pipeline class of diffusers",
         )
     return found
-
-
-def check_weights(folder: Folder, model: Model) -> None:
-    """Raise BadConfiguration when a component of the pipeline is missing, or its weights have the wrong form."""
-    variants: set[str] = set()
-    for component in folder.components():
-        place = folder.path / component
-        if not place.is_dir():
-            raise BadConfiguration(
-                f"the model at {folder.path} lacks its component {component!r}",
-                field=MODEL_FIELD,
-                remedy="fetch the whole folder again",
-            )
-        if not (place / "config.json").exists():
-            continue  # a tokenizer or a scheduler: no weights
-        weights = [file for file in place.iterdir() if file.suffix == ".safetensors"]
-        pickles = [file for file in place.iterdir() if file.suffix in _PICKLES]
-        if not weights and not pickles:
-            raise BadConfiguration(
-                f"the model at {folder.path} has no weights for its component {component!r}",
-                field=MODEL_FIELD,
-                remedy="fetch the whole folder again",
-            )
-        if not weights and not model.allow_pickle:
-            raise BadConfiguration(
-                f"{component}/{pickles[0].name} is a pickle, which can run code, and there are no safetensors",
-                field=MODEL_FIELD,
-                remedy="convert the model with save_pretrained, or set spec.model.allowPickle if you trust its source",
-            )
-        variants |= {_variant(file.name) for file in weights or pickles}
-    if model.variant and variants and model.variant not in variants:
-        there = ", ".join(sorted(variant or "(none)" for variant in variants))
-        raise BadConfiguration(
-            f"the model at {folder.path} has no variant {model.variant!r}; it has {there}", field="spec.model.variant"
-        )
-    if not model.variant and variants and "" not in variants:
-        raise BadConfiguration(
-            f"the model at {folder.path} has weights as variants only", field="spec.model.variant",
-            remedy=f"set it to {' or '.join(sorted(variants))}",
-        )  # fmt: skip
-
-
-def _variant(name: str) -> str:
-    """`fp16` of model.fp16.safetensors and of model.fp16-00001-of-00002.safetensors, else nothing."""
-    parts = name.split(".")
-    return parts[1].split("-")[0] if len(parts) > 2 else ""
 
 
 def scheduler_class(folder: Folder, name: str | None, pipeline: type | None = None) -> type | None:

@@ -20,7 +20,7 @@ from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, batches_of, unfinished
 from frazil_jobs.generation.calls import CallPlan, plan_call
 from frazil_jobs.generation.guidance import FolderConfigs, Guidance, guidance_of, guidance_of_call
-from frazil_jobs.generation.load import Folder, check_weights, pipeline_class, scheduler_class
+from frazil_jobs.generation.load import Folder, pipeline_class, scheduler_class
 from frazil_jobs.generation.modes.asked import AskedMode, acting_grid, asked_mode
 from frazil_jobs.generation.rank_grid import RankGrid, grid_for
 from frazil_jobs.generation.sequence import check_sequence
@@ -58,7 +58,6 @@ def prepare(task: Task, *, ranks: int) -> Prepared:
     call = plan_call(pipeline, spec.sampling)
     media.check_format(call.kind, spec.output.format, pipeline=call.pipeline)
     scheduler = scheduler_class(folder, spec.sampling.scheduler, pipeline)
-    check_weights(folder, spec.model)
     guidance = _guidance(pipeline, task)
     grid = grid_for(task.job, guidance, ranks)
     mode = mode_of(spec, folder, call, guidance, grid, scheduler)
