@@ -282,14 +282,14 @@ def test_it_ends_with_0_only_when_everything_is_acknowledged(launch):
         assert launched.end(20) == 0, launched.text
 
 
-def test_an_output_that_the_store_refuses_is_told_with_its_reason(launch):
+def test_an_output_that_was_damaged_in_the_spool_is_told_and_made_again_by_the_next_start(launch):
     everything = [f"images/{n:06d}-00.png" for n in range(5)] + [f"thumbnails/{n:06d}-00.webp" for n in range(5)]
     launched = launch(stored=everything, ranks=1)
     spool = Spool(launched.spool)
     entry = spool.add("images/000009-00.png", b"x", content_type="image/png")
-    spool.refuse(Refusal(id=entry.id, reason="access denied"))
-    assert launched.end() == 65, launched.text
-    assert "can't be stored: access denied" in launched.last_line
+    spool.refuse(Refusal(id=entry.id, reason="its payload is gone"))
+    assert launched.end() == 75, launched.text
+    assert "can't be stored: its payload is gone" in launched.last_line
 
 
 def test_killing_the_launcher_leaves_no_rank_behind(launch):

@@ -143,5 +143,6 @@ def drain(spool: Spool, verdict: Verdict, seconds: float, stop: StopRequest) -> 
     if refused := spool.refused():
         texts = [verdict.text] if verdict.text else []
         texts += [f"{refusal.id} can't be stored: {refusal.reason}" for refusal in refused[:SHOWN_REFUSALS]]
-        return Verdict(exit_code=DATAERR, text="\n".join(texts))
+        # The spool was damaged, the prompts weren't: the next start makes those outputs again.
+        return Verdict(exit_code=TEMPFAIL, text="\n".join(texts))
     return verdict
