@@ -53,6 +53,8 @@ class Heading:
 class Tile:
     """One output on a page."""
 
+    name: str
+    """What a link to it is called by who can't see it."""
     prompt: str
     negative_prompt: str | None
     caption: str
@@ -113,6 +115,7 @@ class GalleryWriter:
         if "width" in output.facts and "height" in output.facts:
             facts.append(f"{output.facts['width']} × {output.facts['height']}")
         return Tile(
+            name=f"prompt {output.prompt_index}, picture {output.image_index}, in full size",
             prompt=output.prompt,
             negative_prompt=output.negative_prompt,
             caption=" · ".join(facts),
