@@ -122,6 +122,9 @@ def command(
     - `frazil run job.yaml --ranks 1 --device cpu`  one rank that evaluates both branches
     - `frazil run job.yaml --json | jq .imagesPerSecond`
 
+    Fields of the JSON object: `name uid store prefix results manifest gallery images generated alreadyStored seconds
+    generatingSeconds` (from the first step on) `imagesPerSecond` (in those) `mode device ranks replicas threads next`.
+
     Exit codes: 0 all is stored · 65 a prompt can't be used · 75 stopped, or something was down: run it again · 78 the job
     can't work as written.
     """
@@ -136,7 +139,13 @@ def command(
     wishes = Wishes(device=device.value, ranks=ranks, replicas=replicas, threads=threads)
     prepared = prepare(job, store=config, wishes=wishes)
     check_store(config, prepared)
-    space = workspace(name=prepared.job.metadata.name, uid=prepared.uid, store=config.where, work_dir=work_dir)
+    space = workspace(
+        name=prepared.job.metadata.name,
+        uid=prepared.uid,
+        store=config.where,
+        prefix=prepared.prefix,
+        work_dir=work_dir,
+    )
     settings = RunSettings(
         store=config,
         redis_url=redis,

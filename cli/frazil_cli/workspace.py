@@ -1,6 +1,6 @@
-"""Where a local run keeps what isn't finished: one folder a job and store, found again by the next run of the same job.
+"""Where a local run keeps what isn't finished: one folder a job and place of its results, found again by the next run.
 
-    <work dir>/<name>-<uid8>-<store>/
+    <work dir>/<name>-<uid8>-<place>/
         lock            held by the run that works here
         job.yaml        what this run was asked for
         redis/          of the embedded server; only this user can read it
@@ -81,10 +81,19 @@ class Workspace:
 
 
 def workspace(
-    *, name: str, uid: str, store: str, work_dir: Path | None, environment: Mapping[str, str] = os.environ
+    *,
+    name: str,
+    uid: str,
+    store: str,
+    prefix: str,
+    work_dir: Path | None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Workspace:
-    """The folder of a job's runs into one store: same job and same store, same folder, from any directory."""
-    where = hashlib.sha256(store.encode()).hexdigest()[:8]
+    """The folder of a job's runs into one prefix of one store: the same place, the same folder, from any directory.
+
+    Namespace and output.prefix change no picture, so that the uid doesn't tell them apart; the place does.
+    """
+    where = hashlib.sha256(f"{store}\0{prefix}".encode()).hexdigest()[:8]
     return Workspace((work_dir or default_root(environment)).absolute() / f"{name}-{uid[:8]}-{where}")
 
 
