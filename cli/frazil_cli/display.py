@@ -215,6 +215,11 @@ def counts_line(view: View) -> str:
     return f"{view.generated} of {view.total} images made, " + _pace(view)
 
 
+def count(number: int, word: str, words: str | None = None) -> str:
+    """`1 image`, `1,200 images`, `3 indices`."""
+    return f"{number:,} {word if number == 1 else words or word + 's'}"
+
+
 def rate_text(images_per_second: float) -> str:
     """`1.6 images/s`, or seconds an image when that is the larger number."""
     if images_per_second >= 0.1:

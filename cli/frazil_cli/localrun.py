@@ -65,6 +65,7 @@ class Result:
     """In this run."""
     seconds: float
     generating_seconds: float
+    """From the first step until the last image was stored: without the start of the ranks and the load of the model."""
     manifest: Mapping[str, object]
 
 
@@ -167,7 +168,7 @@ class LocalRun:
         return tasks
 
     def _generate(self, tasks: list[Task]) -> float:
-        """Make what is missing. Returns the seconds that it took."""
+        """Make what is missing. Returns the seconds that it took from the first step on."""
         started = time.monotonic()
         self.supervisor.start(components.control(self._context(0)))
         names = []
@@ -189,7 +190,7 @@ class LocalRun:
             )
         self.watch.look(self._replicas(), time.monotonic(), at_once=True)
         self.watch.all_stored()
-        return time.monotonic() - started
+        return time.monotonic() - (self.watch.first_step or started)
 
     def _finish(self) -> Mapping[str, object]:
         """The manifest, through Celery: asked again until its result is seen."""
@@ -312,10 +313,8 @@ class LocalRun:
         return f"{self.watch.stored} of {self.prepared.images} images are stored"
 
     def _doing(self) -> str:
-        if not self.watch.shards or self.watch.generated == self.watch.before == 0:
-            steps = any(shard.step for shard in self.watch.shards.values())
-            return "generating" if steps else "loading the model"
-        return "generating"
+        at_work = self.watch.first_step is not None or self.watch.generated > self.watch.before
+        return "generating" if at_work else "loading the model"
 
     # --- failures ---
 

@@ -10,7 +10,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-UNKNOWN = "not known without the model's own files and diffusers"
+from frazil_cli.display import count
+
+UNKNOWN = "not known: it takes the model's own files, and no --quick"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -46,9 +48,9 @@ def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, RenderableType]]:
 
 def _outputs(outputs: Mapping[str, Any]) -> str:
     each = f" × {outputs['perPrompt']}" if outputs["perPrompt"] > 1 else ""
-    shards = _count(outputs["shards"], "shard")
-    made = f"{outputs['count']:,} {outputs['format']} of {_count(outputs['prompts'], 'prompt')}{each}"
-    return f"{made}, in {shards} of {_count(outputs['perShard'], 'prompt')}"
+    shards = count(outputs["shards"], "shard")
+    made = f"{outputs['count']:,} {outputs['format']} of {count(outputs['prompts'], 'prompt')}{each}"
+    return f"{made}, in {shards} of {count(outputs['perShard'], 'prompt')}"
 
 
 def _keys(outputs: Mapping[str, Any]) -> str:
@@ -70,9 +72,9 @@ def _guidance(guidance: Mapping[str, Any] | None) -> str:
 
 
 def _here(here: Mapping[str, Any]) -> str:
-    device = {"cuda": "one GPU each", "cpu": f"{_count(here['threads'], 'thread')} each, on the CPU"}[here["device"]]
+    device = {"cuda": "one GPU each", "cpu": f"{count(here['threads'], 'thread')} each, on the CPU"}[here["device"]]
     replicas = f", {here['replicas']} replicas at once" if here["replicas"] > 1 else ""
-    return f"{_count(here['ranks'], 'rank')} a replica, {device}{replicas}"
+    return f"{count(here['ranks'], 'rank')} a replica, {device}{replicas}"
 
 
 def _grid(grid: Sequence[Mapping[str, int]]) -> RenderableType:
@@ -100,8 +102,8 @@ def _grid(grid: Sequence[Mapping[str, int]]) -> RenderableType:
 
 def _cluster(cluster: Mapping[str, Any]) -> str:
     lines = [
-        f"{_count(cluster['podsAtOnce'], 'pod')} of {cluster['gpusAtOnce'] // cluster['podsAtOnce']} GPUs at once"
-        + (f", {_count(cluster['indices'], 'index', 'indices')} in all" if cluster["indices"] else ""),
+        f"{count(cluster['podsAtOnce'], 'pod')} of {cluster['gpusAtOnce'] // cluster['podsAtOnce']} GPUs at once"
+        + (f", {count(cluster['indices'], 'index', 'indices')} in all" if cluster["indices"] else ""),
         *(f"  {name}" for name in cluster["objects"]),
     ]
     return "\n".join(lines)
@@ -116,12 +118,9 @@ def _speed(speed: Mapping[str, Any]) -> str:
 
 
 def _message(message: Mapping[str, Any]) -> str:
-    size = size_text(message["bytesPerStep"]) if message["bytesPerStep"] else UNKNOWN
-    return f"{size} a step: {message['what']}"
-
-
-def _count(number: int, word: str, words: str | None = None) -> str:
-    return f"{number:,} {word if number == 1 else words or word + 's'}"
+    if not message["bytesPerStep"]:
+        return f"each step {message['what']}; its size isn't known here"
+    return f"{size_text(message['bytesPerStep'])} a step: {message['what']}"
 
 
 def size_text(size: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from frazil_cli import modelfacts
 from frazil_cli.machine import Degrees, Layout, Machine, this_machine
 from frazil_cli.prepare import Wishes, check_names, environment_for, layout_for, load_generation_job, local_model
+from frazil_cli.report import relative
 from frazil_jobs.api import naming
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.base.exits import FrazilError
@@ -199,7 +200,7 @@ def _cluster(job: GenerationJob, pin: PromptsPin | None) -> dict[str, Any]:
 def _speed_up(job: GenerationJob, guidance: Any, model: ModelFolder | None) -> dict[str, Any]:
     degrees = _asked(job)
     branches = guidance.conditions if guidance else degrees.conditioning
-    command = "frazil bench exact" + (f" --model {job.spec.model.uri}" if model else "")
+    command = "frazil bench exact" + (f" --model {relative(model.path)}" if model else "")
     return {
         "bound": float(min(degrees.conditioning, branches) * degrees.pipeline * degrees.sequence),
         "measuredBound": "t(both branches in one batch) / t(one branch), of this denoiser on this device",

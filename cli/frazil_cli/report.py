@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from frazil_cli.display import duration, rate_text
+from frazil_cli.display import count, duration, rate_text
 from frazil_cli.prepare import DEFAULT_STORE, Prepared
 from frazil_jobs.api import naming
 from frazil_jobs.stores import StoreConfig
@@ -23,12 +23,11 @@ def opening(prepared: Prepared, store: StoreConfig) -> Sequence[str]:
     layout = prepared.layout
     spec = prepared.job.spec
     device = "on GPUs" if layout.device == "cuda" else "on the CPU"
-    ranks = f"{layout.ranks} rank{'s' if layout.ranks > 1 else ''}"
     replicas = f" × {layout.replicas} replicas" if layout.replicas > 1 else ""
-    threads = f" of {layout.threads} thread{'s' if layout.threads > 1 else ''}" if layout.device == "cpu" else ""
+    threads = f" of {count(layout.threads, 'thread')}" if layout.device == "cpu" else ""
     return [
-        f"{prepared.job.metadata.name}: {prepared.images} images of {prepared.pin.count} prompts, {spec.parallelism.mode}, "
-        f"{ranks}{threads}{replicas} {device}",
+        f"{prepared.job.metadata.name}: {count(prepared.images, 'image')} of {count(prepared.pin.count, 'prompt')}, "
+        f"{spec.parallelism.mode}, {count(layout.ranks, 'rank')}{threads}{replicas} {device}",
         f"into {place(store, prepared.prefix)}",
         *layout.notes,
     ]
@@ -101,7 +100,7 @@ def print_result(found: dict[str, Any]) -> None:
     console.print(
         Text.assemble(
             ("✓ ", "bold green"),
-            (f"{found['images']} images", "bold"),
+            (count(found["images"], "image"), "bold"),
             f" ({made}) in {duration(found['seconds'])}{pace}",
         )
     )

@@ -6,6 +6,7 @@ Reads only. Every source may be missing at any moment, and the counts never go b
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,10 @@ class Watch:
     """Whether it's known what is stored already."""
     before: int = 0
     """Images that the store held when this run began to make its own."""
+    began_at: float = 0.0
+    """When that was, in seconds since 1970: older progress is an earlier run's."""
+    first_step: float | None = None
+    """When (monotonic) the ranks were first seen at work, with their model loaded."""
     shards: dict[int, ShardProgress] = field(default_factory=dict)
     uploads: dict[int, UploadStatus] = field(default_factory=dict)
     redis_down: bool = False
@@ -68,6 +73,8 @@ class Watch:
         listed = list(replicas)
         for progress in self._progress(listed):
             self._note(progress)
+            if self.first_step is None and self._at_work(progress):
+                self.first_step = now
         for replica in listed:
             if (status := read_status(self.space.spool(replica))) is not None:
                 self.uploads[replica] = status
@@ -98,6 +105,9 @@ class Watch:
                 "stored": max(known.stored, progress.stored),
             }
         )
+
+    def _at_work(self, progress: ShardProgress) -> bool:
+        return self.begun and progress.updated_at >= self.began_at and progress.state == "Running" and progress.step > 0
 
     def _watch_store(self, now: float) -> None:
         waiting = sum(status.pending for status in self.uploads.values())
@@ -167,7 +177,7 @@ class Watch:
 
     def begin(self, tasks: Iterable[Task]) -> None:
         """Note what was stored before this run makes anything."""
-        self.begun = True
+        self.begun, self.began_at = True, time.time()
         self.before = sum(stored_images(task) for task in tasks)
 
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from frazil_cli.display import Bars, Plain, ShardView, View, choose, duration, rate_text
+from frazil_cli.display import Bars, Plain, ShardView, View, choose, count, duration, rate_text
 
 VIEW = View(
     phase="generating",
@@ -90,3 +90,11 @@ def test_durations_are_read_at_a_glance(seconds, text):
 )
 def test_rates_are_read_at_a_glance(rate, text):
     assert rate_text(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "text"),
+    [(1, ("image",), "1 image"), (1200, ("image",), "1,200 images"), (0, ("index", "indices"), "0 indices")],
+)
+def test_one_is_not_plural(number, words, text):
+    assert count(number, *words) == text

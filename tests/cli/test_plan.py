@@ -81,6 +81,14 @@ def test_a_person_sees_the_grid_the_keys_and_the_bound(plan):
         assert words in ended.stdout, ended.stdout
 
 
+def test_what_only_the_model_could_tell_is_said_to_be_unknown(plan):
+    code, ended = plan("--quick", "--ranks", "2", **{"spec.model.uri": "hf://nobody/nothing"})
+    assert code == 0, ended.stderr
+    text = " ".join(ended.stdout.split())
+    assert "guidance not known: it takes the model's own files" in text
+    assert "each step one all-gather of the predicted noise, sent by each rank; its size isn't known here" in text
+
+
 def test_the_outputs_lie_in_the_folder_that_the_job_names(plan):
     code, ended = plan("--quick", "--json", **{"spec.output": {"prefix": "ads/may"}})
     assert code == 0, ended.stderr
