@@ -176,6 +176,22 @@ def whole(model, tmp_path_factory):
     return uploader
 
 
+@pytest.mark.parametrize("mode", ["Hybrid", "Guided"])
+def test_two_ranks_in_an_approximate_mode_state_their_distance(launch, mode):
+    switching = {"slope_threshold": "0", "budget": "0"}
+    parallelism = {"mode": mode, "conditioning": 2, "timeout_seconds": 60, "switching": switching}
+    launched = launch(parallelism=parallelism, sampling=sampling_of("pixart", steps=10))
+    with StandInUploader(launched.spool) as uploader:
+        assert launched.end() == 0, launched.text
+    facts = uploader.entries["images/000000-00.png"].metadata
+    assert (facts["mode"], facts["ranks"], facts["grid"]) == (mode, "2", "2x1x1")
+    assert int(facts["steps_staged" if mode == "Hybrid" else "steps_reused"]) > 0
+    assert facts["steps_without_guidance"] == ("1" if mode == "Hybrid" else "0")
+    assert float(facts["psnr_to_exact_db"]) > 3
+    compared = [key for key, entry in uploader.entries.items() if "psnr_to_exact_db" in entry.metadata]
+    assert compared == ["images/000000-00.png"]
+
+
 def test_two_ranks_leave_every_image_once_and_end_with_0(whole):
     expected = {f"images/{number:06d}-00.png" for number in range(len(PROMPTS))}
     expected |= {f"thumbnails/{number:06d}-00.webp" for number in range(len(PROMPTS))}

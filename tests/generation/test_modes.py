@@ -9,10 +9,15 @@ import pytest
 import torch
 from branch_cases import Case, build, call_of
 from mode_work import Mode, same, simulated
+from rank_work import configs_of
 from ranks import RankPool
 from sequential import branches_one_by_one
 
 from frazil_jobs.generation.modes.policy import Kind
+from frazil_jobs.generation.simulate import simulate
+from frazil_jobs.generation.stages.costs import unit_costs
+from frazil_jobs.generation.stages.cut import cut
+from frazil_jobs.generation.stages.units import anatomy_of
 
 SIZES: dict[str, list[dict[str, int]]] = {
     "sdxl": [{"height": 32, "width": 32}, {"height": 48, "width": 32}],
@@ -235,3 +240,84 @@ def test_controlnet_residuals_reach_every_stage() -> None:
             assert all(map(same, ranks, expected))
         assert torch.isfinite(expected[0]["latents"]).all()
         assert set(expected[0]["kinds"]) != {"w"}
+
+
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+def test_a_window_step_is_what_the_paper_says_computed_by_hand(pipeline: str) -> None:
+    """The stages' outputs put into the stock denoiser with torch's own hooks: nothing of the modes' code takes part."""
+    mode = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    case = Case(pipeline=pipeline, steps=STEPS, batch=2)
+    (found,) = simulated([case], mode)
+    assert found["kinds"].startswith("wwsss")
+    calls = _arguments_of_calls(case, mode)
+    by_hand = _Stages(build(case), calls[0])
+    boundaries = by_hand.whole(calls[1])
+    for step in (2, 3, 4):
+        prediction, boundaries = by_hand.stale(calls[step], boundaries)
+        for branch in found["predictions"][step]:
+            assert torch.equal(branch, prediction)
+
+
+def _arguments_of_calls(case: Case, mode: Mode) -> list[dict[str, Any]]:
+    """What the denoiser is called with in each step of the simulated run, the prompt's rows only."""
+    calls: list[dict[str, Any]] = []
+    pipe = build(case)
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+
+    def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        names = ("sample", "timestep") if hasattr(pipe, "unet") else ("hidden_states",)
+        calls.append(_second_half({**dict(zip(names, args, strict=False)), **kwargs}, rows=2 * case.batch))
+
+    handle = denoiser.register_forward_pre_hook(note, with_kwargs=True)
+    with simulate(pipe, configs_of(pipe), mode.as_asked()) as split:
+        arguments = call_of(case)
+        with split.call(arguments, batch_size=case.batch):
+            pipe(**arguments)
+    handle.remove()
+    return calls
+
+
+def _second_half(value: Any, *, rows: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _second_half(inner, rows=rows) for key, inner in value.items()}
+    if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == rows:
+        return value[rows // 2 :].clone()
+    return value
+
+
+class _Stages:
+    """The two stages of a tiny denoiser, cut where its costs say, with borders replaced by forward hooks."""
+
+    def __init__(self, pipe: Any, arguments: dict[str, Any]) -> None:
+        self.denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        anatomy = anatomy_of(self.denoiser)
+        stages = cut(anatomy, unit_costs(self.denoiser, anatomy, arguments), 2)
+        self.borders = [self.denoiser.get_submodule(anatomy.units[b.after].name) for b in stages.boundaries]
+
+    def run(self, arguments: dict[str, Any], replaced: dict[int, Any]) -> tuple[torch.Tensor, list[Any]]:
+        seen: list[Any] = [None] * len(self.borders)
+
+        def hook(index: int) -> Any:
+            def call(_module: Any, _args: Any, output: Any) -> Any:
+                seen[index] = output
+                return replaced.get(index)
+
+            return call
+
+        handles = [border.register_forward_hook(hook(index)) for index, border in enumerate(self.borders)]
+        with torch.no_grad():
+            prediction = self.denoiser(**arguments)[0]
+        for handle in handles:
+            handle.remove()
+        return prediction, seen
+
+    def whole(self, arguments: dict[str, Any]) -> list[Any]:
+        return self.run(arguments, {})[1]
+
+    def stale(self, arguments: dict[str, Any], before: list[Any]) -> tuple[torch.Tensor, list[Any]]:
+        last = len(self.borders) - 1
+        prediction, outer = self.run(arguments, {last: before[last]})
+        if last == 0:
+            return prediction, outer
+        _, inner = self.run(arguments, {0: before[0]})
+        return prediction, [outer[0], inner[1]]

@@ -104,8 +104,16 @@ def test_the_grid_of_a_job(case: str, parallelism: Any, guidance: Guidance, rank
             {"mode": "Guided", "pipeline": 2, "sequence": 2},
             ONE_CALL,
             8,
-            "spec.parallelism.pipeline",
-            "part of the sequence",
+            "spec.parallelism.sequence",
+            "share their tokens",
+        ),
+        (
+            "Hybrid with sequence parts",
+            {"mode": "Hybrid", "sequence": 2},
+            ONE_CALL,
+            4,
+            "spec.parallelism.sequence",
+            "share their tokens",
         ),
     ],
 )

@@ -83,11 +83,11 @@ def grid_for(job: GenerationJob, guidance: Guidance, ranks: int) -> RankGrid:
     """
     asked = job.spec.parallelism
     grid = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
-    if grid.pipeline > 1 and grid.sequence > 1:
+    if grid.sequence > 1 and (grid.pipeline > 1 or asked.mode == "Hybrid"):
         raise BadConfiguration(
-            f"a rank can't hold a stage ({grid.pipeline}) and a part of the sequence ({grid.sequence}) at once",
-            field=PIPELINE_FIELD,
-            remedy="set it to 1, or sequence to 1",
+            f"the stages of mode {asked.mode} can't share their tokens among {grid.sequence} ranks",
+            field=SEQUENCE_FIELD,
+            remedy="set it to 1, or use Guided with pipeline 1",
         )
     if grid.pipeline > 1 and asked.mode == "Exact":
         raise BadConfiguration(
