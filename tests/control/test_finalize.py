@@ -144,7 +144,8 @@ def test_the_measured_distance_of_an_approximate_mode_is_in_manifest_and_gallery
 def test_outputs_of_an_approximate_mode_that_are_exact_after_all_say_why(folder_store: ObjectStore) -> None:
     whole = {"mode": "Exact", "all_whole_because": "it draws noise in each step"}
     put_facts(folder_store, {(prompt, image): whole for prompt in range(3) for image in range(2)})
-    run(folder_store, request_for(HYBRID))
+    found = run(folder_store, request_for(HYBRID))
+    assert found.note == "every output is exact: it draws noise in each step"
     manifest = read_manifest(folder_store, PREFIX)
     assert manifest.distance is None
     assert manifest.whole_because == "every output is exact: it draws noise in each step"

@@ -55,6 +55,8 @@ class Finalized(BaseModel):
     manifest: str
     """Key in the store."""
     gallery: str | None
+    note: str = ""
+    """Of an approximate mode: how far from exact its outputs are, or why they are exact after all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,7 @@ def finalize(request: FinalizeRequest, store: ObjectStore, access: Access) -> Fi
         bytes=writer.bytes,
         manifest=f"{request.prefix}/{MANIFEST_KEY}",
         gallery=None if gallery is None else f"{request.prefix}/{gallery}",
+        note=note_of(spec.parallelism.mode, writer.measured),
     )
 
 
@@ -135,17 +138,21 @@ def _facts(request: FinalizeRequest) -> JobFacts:
     )
 
 
+def note_of(mode: str, measured: DistanceCount) -> str:
+    """What came out of an approximate mode, for people; nothing for mode Exact."""
+    parts = [measured.whole_because] if mode != "Exact" else []
+    if mode != "Exact" and measured.distance is not None:
+        parts.append(f"measured distance to Exact: {measured.distance}")
+    return "; ".join(part for part in parts if part)
+
+
 def said(request: FinalizeRequest, measured: DistanceCount) -> str:
     """What the mode may have changed, and by how much it did, for people."""
     mode = request.job.spec.parallelism.mode
-    if mode == "Exact":
-        return CHANGES[mode]
-    if measured.whole_because.startswith("every"):
-        return f"nothing is changed, for {measured.whole_because}"
-    parts = [CHANGES[mode], measured.whole_because]
-    if measured.distance is not None:
-        parts.append(f"measured distance to Exact: {measured.distance}")
-    return "; ".join(part for part in parts if part)
+    note = note_of(mode, measured)
+    if measured.all_whole:
+        return f"nothing is changed, for {note}"
+    return f"{CHANGES[mode]}; {note}" if note else CHANGES[mode]
 
 
 def _write_gallery(request: FinalizeRequest, store: ObjectStore, rows: Any, *, stored: int, changes: str) -> str:

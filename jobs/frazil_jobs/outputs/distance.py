@@ -65,11 +65,16 @@ class DistanceCount:
         return Distance(compared=len(self._errors), worst_db=_of(worst), mean_db=_of(mean))
 
     @property
+    def all_whole(self) -> bool:
+        """Whether an approximate mode made all outputs exactly."""
+        return bool(self._reason) and self._whole == self._outputs
+
+    @property
     def whole_because(self) -> str:
         """Why outputs of an approximate mode were made exactly, with their number; nothing where none was."""
         if not self._reason:
             return ""
-        which = "every output is exact" if self._whole == self._outputs else f"{self._whole} outputs are exact"
+        which = "every output is exact" if self.all_whole else f"{self._whole} outputs are exact"
         return f"{which}: {self._reason}"
 
 

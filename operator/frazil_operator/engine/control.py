@@ -165,6 +165,7 @@ def answer_of(name: str, meta: dict[str, Any]) -> Answer:
         bytes=int(found.get("bytes") or 0),
         manifest=str(found.get("manifest") or "").rpartition("/")[2],
         gallery=str(found.get("gallery") or "").rpartition("/")[2],
+        note=str(found.get("note") or ""),
         error=message,
         exit_code=code,
     )

@@ -70,7 +70,8 @@ def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, A
     draft.fields["outputs"] |= {"bytes": answer.bytes, "manifest": base + answer.manifest}
     if answer.gallery:
         draft.fields["outputs"]["gallery"] = base + answer.gallery
-    draft.condition(c.OUTPUTS_STORED, "True", reason=c.ALL_STORED, message=f"{count}, and the manifest is written")
+    message = f"{count}, and the manifest is written" + (f"; {answer.note}" if answer.note else "")
+    draft.condition(c.OUTPUTS_STORED, "True", reason=c.ALL_STORED, message=message)
     all_there = answer.stored >= answer.total
     draft.complete(c.SUCCEEDED if all_there else c.SUCCESS_POLICY_MET, count)
 

@@ -46,6 +46,8 @@ class Finalization:
     manifest: str = ""
     """Key below the job's prefix."""
     gallery: str = ""
+    note: str = ""
+    """Of an approximate mode: how far from exact its outputs are, or why they are exact after all."""
     error: str = ""
     exit_code: int = 0
 

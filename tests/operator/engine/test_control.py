@@ -209,8 +209,17 @@ ANSWERS = {
     ),
     "all stored": (
         "finalize",
-        {"finalized": {"total": 3, "stored": 3, "bytes": 9, "manifest": "p/manifest.json", "gallery": "p/index.html"}},
-        Finalization(total=3, stored=3, bytes=9, manifest="manifest.json", gallery="index.html"),
+        {
+            "finalized": {
+                "total": 3,
+                "stored": 3,
+                "bytes": 9,
+                "manifest": "p/manifest.json",
+                "gallery": "p/index.html",
+                "note": "30 dB",
+            }
+        },
+        Finalization(total=3, stored=3, bytes=9, manifest="manifest.json", gallery="index.html", note="30 dB"),
     ),
     "too little stored": (
         "finalize",

@@ -1,5 +1,7 @@
 """A GenerationJob of one-pod replicas, followed from apply to its end."""
 
+import dataclasses
+
 import pytest
 from operator_world import NOW, World, generation_job, merge, pin, started
 
@@ -226,6 +228,16 @@ def test_a_failed_child_fails_the_job_with_the_pods_own_words(reason, code, told
     assert world.condition("Failed") == ("True", told)
     assert "spec.sampling.scheduler: unknown" in str(world.status["conditions"])
     assert world.status["shards"]["failedCount"] == 1
+
+
+def test_what_came_out_of_an_approximate_mode_is_in_the_jobs_events():
+    world = running(parallelism={"mode": "Guided", "conditioning": 2})
+    world.end_job(None, "Complete", completedIndexes="0-2", succeeded=3, ready=0)
+    world.settle()
+    world.finalization = dataclasses.replace(DONE, note="every output is exact: it draws noise in each step")
+    world.settle()
+    (told,) = [event.message for event in world.events if event.reason == "AllStored"]
+    assert told.endswith("the manifest is written; every output is exact: it draws noise in each step")
 
 
 def test_failed_shards_within_the_budget_end_well_with_a_lower_success_policy():
