@@ -149,6 +149,25 @@ def test_one_rank_reuses_features_of_the_stock_call(pipeline: str) -> None:
     assert not torch.equal(found["latents"], exact["latents"])
 
 
+def test_reuse_goes_with_sequence_parts_to_rounding() -> None:
+    cases = images("flux")
+    mode = Mode(switching={**LOOSE, "predictor_order": 1})
+    expected = simulated(cases, mode)
+    for ranks in RankPool.of(4).run("mode_work:with_sequence", cases=cases, mode=mode):
+        for found, one in zip(ranks, expected, strict=True):
+            assert "r" in found["kinds"]
+            assert found["kinds"] == one["kinds"]
+            assert (found["latents"] - one["latents"]).abs().max() <= 1e-4 * one["latents"].abs().max()
+
+
+def test_the_simulator_runs_mode_exact_too() -> None:
+    case = Case(pipeline="sd3", steps=3, batch=2)
+    (found,) = simulated([case], Mode(asked="Exact"))
+    pipe = build(case)
+    with branches_one_by_one(pipe, "sd3", branches=2, batch=2):
+        assert torch.equal(found["latents"], pipe(**call_of(case))[0])
+
+
 def test_steps_that_are_not_staged_send_one_gather_and_nothing_else() -> None:
     _, ranks = compared("sdxl", Mode(switching={**LOOSE, "predictor_order": 1}))
     for image in ranks[0]:

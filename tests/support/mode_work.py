@@ -17,6 +17,7 @@ from frazil_jobs.generation.branches import BranchSplit, split_branches
 from frazil_jobs.generation.groups import RankGroups, join_groups
 from frazil_jobs.generation.modes.asked import AskedMode
 from frazil_jobs.generation.rank_grid import RankGrid
+from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.simulate import simulate
 
 
@@ -52,6 +53,16 @@ def on_ranks(cases: list[Case], mode: Mode) -> list[dict[str, Any]]:
     groups = groups_for(*mode.grid)
     pipe = build(cases[0])
     with split_branches(pipe, groups, configs_of(pipe), mode=mode.as_asked(), debug=True, record=True) as split:
+        return [_call(pipe, split, case) for case in cases]
+
+
+def with_sequence(cases: list[Case], mode: Mode) -> list[dict[str, Any]]:
+    """The same with two ranks sharing the tokens of each branch."""
+    grid = RankGrid(conditioning=2, sequence=2)
+    groups = join_groups(grid, timeout=timedelta(seconds=60))
+    pipe = build(cases[0])
+    split_sequence(pipe, groups)
+    with split_branches(pipe, groups, configs_of(pipe), mode=mode.as_asked(), record=True) as split:
         return [_call(pipe, split, case) for case in cases]
 
 

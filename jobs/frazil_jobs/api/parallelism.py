@@ -77,7 +77,9 @@ class Parallelism(ApiModel):
     """Ranks that share the guidance branches. 2 (the default) evaluates the prompt's branch and the negative prompt's
     on a rank each, which changes nothing in the images. 1 evaluates both on one rank."""
     pipeline: int = Field(default=1, ge=1, le=64)
-    """Stages of the denoiser, one rank each. More than 1 needs mode Hybrid or Guided."""
+    """Stages of the denoiser, one rank each. More than 1 needs mode Hybrid or Guided. In Guided with conditioning 2 each
+    branch has a line of as many stages; with conditioning 1 (and an even number) all ranks are one line for the prompt's
+    branch. A U-Net has two stages."""
     sequence: int = Field(default=1, ge=1, le=64)
     """Ranks that share the tokens of one branch (diffusers' own context parallelism), for transformers that have a plan
     for it. Changes images by rounding only (1e-5 relative in float32)."""

@@ -70,7 +70,7 @@ class Conductor:
         if exact:
             self._policy, self.course.reason = AllWhole(), "it is the exact one"
             return
-        reason = self.mode.whole_because or self._unfit
+        reason = self.mode.whole_because or self._unfit or ("mode is Exact" if self.mode.asked == "Exact" else "")
         if not reason and not guidance.guided:
             reason = f"there is no guidance to approximate: {guidance.reason}"
         if not reason:
