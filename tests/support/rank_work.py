@@ -112,7 +112,7 @@ def watched(pipe: Any) -> Iterator[dict[str, Any]]:
         if isinstance(module, torch.nn.Module):
             handles.append(module.register_forward_pre_hook(called, with_kwargs=True))
             handles.append(_last_layer(module).register_forward_hook(evaluated))
-    with _messages(seen["messages"]):
+    with messages(seen["messages"]):
         yield seen
     for handle in handles:
         handle.remove()
@@ -124,7 +124,7 @@ def _last_layer(module: torch.nn.Module) -> torch.nn.Module:
 
 
 @contextmanager
-def _messages(log: list[tuple[str, int]]) -> Iterator[None]:
+def messages(log: list[tuple[str, int]]) -> Iterator[None]:
     """Log every collective that goes through `torch.distributed`."""
     originals = {name: getattr(dist, name) for name in COLLECTIVES}
 

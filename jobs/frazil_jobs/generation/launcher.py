@@ -115,6 +115,7 @@ def start_ranks(
             threads=threads,
             rendezvous=settings.rendezvous if settings.nodes > 1 else None,
             spool_bytes=settings.spool_bytes,
+            decode=settings.decode,
         )
         process = parent.start(
             [sys.executable, "-m", "frazil_jobs.generation.worker"],

@@ -1,14 +1,16 @@
 """The shard loop: every unfinished batch of every shard, one call of the pipeline each, until done or asked to stop.
 
-Every rank of the replica runs this loop over the same batches. The leader (rank 0) decodes, writes and reports; the others
-stop at the latent. A prompt that can't be used costs its own images: the loop goes on, and the shards that lack images
-are named at the end (exit code 65), since trying them again can't help.
+Every rank of the replica runs this loop over the same batches. The leader (rank 0) writes and reports. Decoding is shared by
+all ranks, or else the leader's beside the next batch, while the others stop at the latent. A prompt that can't be used costs
+its own images: the loop goes on, and the shards that lack images are named at the end (exit code 65), since trying them
+again can't help.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,8 @@ from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.batches import Batch
 from frazil_jobs.generation.branches import BranchSplit
 from frazil_jobs.generation.calls import CallPlan
+from frazil_jobs.generation.decode.deferred import Deferral
+from frazil_jobs.generation.decode.split import DecodeSplit
 from frazil_jobs.generation.media import Kind
 from frazil_jobs.generation.report import Report
 from frazil_jobs.generation.steps import StepWatch
@@ -55,6 +59,10 @@ class Loop:
     """A process group of the replica that takes CPU tensors; None for one rank."""
     leader: Leader | None
     split: BranchSplit
+    decode: DecodeSplit | None = None
+    """The decode shared by all ranks, where it can be."""
+    deferral: Deferral | None = None
+    """Puts the leader's decode off, beside the next batch."""
     scheduler_replaced: bool = False
     compared: frozenset[int] = frozenset()
     """Prompts whose batches an approximate mode makes exactly as well, to measure its distance."""
@@ -94,28 +102,34 @@ class Loop:
         return approximate and any(item.image_index == 0 and item.prompt_index in self.compared for item in batch.items)
 
     def make(self, batch: Batch, *, exact: bool = False) -> Any:
-        """One call of the pipeline: arrays with the item as first dimension on the leader, latents on the others.
+        """One call of the pipeline: on the leader arrays with the item as first dimension, made or to be made.
 
         `exact`: in mode Exact, whatever the job's.
         """
         pictures = self._pictures(batch.items[0].row, where=f"prompt {batch.items[0].prompt_index}")
         arguments = self.call.arguments(batch.items, pictures=pictures)
         if "output_type" in self.call.parameters:
-            arguments["output_type"] = "np" if self.leader is not None else "latent"
+            arguments["output_type"] = self._output_type()
         # One generator an image, on the CPU: its noise is the same on every device, in every batch.
         arguments["generator"] = [torch.Generator("cpu").manual_seed(item.seed) for item in batch.items]
         self.watch.reset()
         try:
-            with self.split.call(arguments, batch_size=len(batch.items), exact=exact):
+            with self.split.call(arguments, batch_size=len(batch.items), exact=exact), self._deferring():
                 answer = self.pipe(**arguments)
         except Exception as error:
             raise self._meaning(error, batch) from error
         if self.leader is None:
             return None
-        arrays = getattr(answer, OUTPUT_OF[self.call.kind])
-        if len(arrays) != len(batch.items):
-            raise FrazilError(f"{self.call.pipeline} made {len(arrays)} outputs of {len(batch.items)}")
-        return arrays
+        return getattr(answer, OUTPUT_OF[self.call.kind])
+
+    def _output_type(self) -> str:
+        """Arrays on the leader. The others decode with it where decoding is shared, and stop at the latent elsewhere."""
+        if self.leader is not None:
+            return "np"
+        return "pt" if self.decode is not None and self.decode.shared else "latent"
+
+    def _deferring(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.deferral is None else self.deferral.active()
 
     def _pictures(self, row: PromptRow, *, where: str) -> dict[str, Image.Image]:
         """The row's pictures, upright, in RGB. Raises BadInput."""

@@ -20,6 +20,8 @@ from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.branches import split_branches
 from frazil_jobs.generation.compare import compared_prompts
+from frazil_jobs.generation.decode.deferred import defer_decode
+from frazil_jobs.generation.decode.split import split_decode
 from frazil_jobs.generation.groups import RankGroups, join_groups, one_rank
 from frazil_jobs.generation.guidance import FolderConfigs
 from frazil_jobs.generation.load import dtype_of, load_pipeline
@@ -30,6 +32,7 @@ from frazil_jobs.generation.report import Report
 from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.settings import RankSettings
 from frazil_jobs.generation.stopping import StopFlag
+from frazil_jobs.generation.text import TextShare
 from frazil_jobs.generation.writer import Form, Writer
 from frazil_jobs.inputs.task import Task
 from frazil_jobs.outputs.spool import Spool
@@ -166,11 +169,14 @@ def make_loop(
     )
     split_sequence(pipe, groups)
     split = split_branches(pipe, groups, FolderConfigs.read(task.model), mode=prepared.mode)
+    decode = split_decode(pipe, groups, wanted=rank.decode == "auto")
+    text = TextShare(pipe, groups)
+    log.info("beside the loop", decode=decode.said, text=text.reason or "each rank encodes its own branch")
     leader = None
     if report is not None:
         writer = Writer(
             spool=spool,
-            form=form_of(task, prepared, rank, groups, pipe),
+            form=form_of(task, prepared, rank, groups, pipe, decode=decode.said),
             stored=stored,
             on_spooled=report.spooled,
             stop=flag.asked,
@@ -183,13 +189,25 @@ def make_loop(
         flag=flag,
         group=groups.replica,
         split=split,
+        decode=decode,
+        deferral=defer_decode(pipe, in_turn=decode.takes_all)
+        if leader is not None and decodes_beside(rank, groups)
+        else None,
         leader=leader,
         scheduler_replaced=prepared.scheduler is not None,
         compared=compared_prompts(task.prompts.count, wanted=spec.parallelism.compare_with_exact),
     )
 
 
-def form_of(task: Task, prepared: Prepared, rank: RankSettings, groups: RankGroups, pipe: Any) -> Form:
+def decodes_beside(rank: RankSettings, groups: RankGroups) -> bool:
+    """Whether a decode may run beside the next batch: on a GPU, or where another thread finds a core at times.
+
+    (One rank with a thread on each core has none to spare: two teams of threads would wait for each other.)
+    """
+    return groups.device.type == "cuda" or rank.threads == 1 or rank.local_ranks > 1
+
+
+def form_of(task: Task, prepared: Prepared, rank: RankSettings, groups: RankGroups, pipe: Any, *, decode: str) -> Form:
     """How outputs are encoded, and what the manifest says of each."""
     spec, grid = task.job.spec, prepared.grid
     dtype = str(dtype_of(spec.model, groups.device)).removeprefix("torch.")
@@ -215,6 +233,7 @@ def form_of(task: Task, prepared: Prepared, rank: RankSettings, groups: RankGrou
             "threads": str(rank.threads),
             "device": torch.cuda.get_device_name(groups.device) if groups.device.type == "cuda" else "cpu",
             "dtype": dtype,
+            "decode": decode,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         },

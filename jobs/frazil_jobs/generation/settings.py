@@ -17,6 +17,7 @@ from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.base.log import FORMAT_VARIABLE, LEVEL_VARIABLE
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+DECODES: Final = ("auto", "whole")
 DEFAULT_GRACE_SECONDS: Final = 25.0
 """Kubernetes gives a pod 30 s by default between SIGTERM and SIGKILL."""
 DEFAULT_DRAIN_SECONDS: Final = 3600.0
@@ -61,6 +62,8 @@ class LauncherSettings:
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """From SIGTERM until the image in hand is dropped."""
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    decode: str = "auto"
+    """auto: the ranks share the decode where they can; whole: the leader decodes, bit for bit as one rank does."""
     spool_bytes: int | None = None
     """How much may wait in the spool; None: the spool's own default."""
     nodes: int = 1
@@ -77,6 +80,9 @@ class LauncherSettings:
         device = environ.get("FRAZIL_DEVICE") or "auto"
         if device not in DEVICES:
             raise BadConfiguration(f"{device!r} is no device", field="FRAZIL_DEVICE", remedy="use auto, cpu or cuda")
+        decode = environ.get("FRAZIL_DECODE") or "auto"
+        if decode not in DECODES:
+            raise BadConfiguration(f"{decode!r} is no way to decode", field="FRAZIL_DECODE", remedy="use auto or whole")
         nodes = _whole(environ, "FRAZIL_NODES", least=1) or 1
         node_rank = _whole(environ, "FRAZIL_NODE_RANK", least=0) or 0
         rendezvous = environ.get("FRAZIL_RENDEZVOUS") or None
@@ -95,6 +101,7 @@ class LauncherSettings:
             threads=_whole(environ, "FRAZIL_THREADS", least=1),
             grace_seconds=_seconds(environ, "FRAZIL_GRACE_SECONDS", DEFAULT_GRACE_SECONDS),
             drain_seconds=_seconds(environ, "FRAZIL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+            decode=decode,
             spool_bytes=_whole(environ, "FRAZIL_SPOOL_BYTES", least=1),
             nodes=nodes,
             node_rank=node_rank,
@@ -117,6 +124,7 @@ class RankSettings:
     threads: int
     rendezvous: str | None = None
     spool_bytes: int | None = None
+    decode: str = "auto"
 
     def to_environ(self) -> dict[str, str]:
         """The variables that `from_environ` reads."""
@@ -129,6 +137,7 @@ class RankSettings:
             "FRAZIL_WORLD": str(self.world),
             "FRAZIL_DEVICE": self.device,
             "FRAZIL_THREADS": str(self.threads),
+            "FRAZIL_DECODE": self.decode,
             **({"FRAZIL_RENDEZVOUS": self.rendezvous} if self.rendezvous else {}),
             **({"FRAZIL_SPOOL_BYTES": str(self.spool_bytes)} if self.spool_bytes else {}),
         }
@@ -147,6 +156,7 @@ class RankSettings:
             threads=int(environ["FRAZIL_THREADS"]),
             rendezvous=environ.get("FRAZIL_RENDEZVOUS"),
             spool_bytes=_whole(environ, "FRAZIL_SPOOL_BYTES", least=1),
+            decode=environ.get("FRAZIL_DECODE") or "auto",
         )
 
 

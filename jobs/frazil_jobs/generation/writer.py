@@ -1,12 +1,14 @@
 """What the leader does with the outputs of a batch: encode them and put them into the spool, beside the next batch.
 
-One thread, one batch at a time: the GPU doesn't wait for a png, and no more than one batch is held in memory. An output
-that isn't a number fails its shard and nothing else.
+One thread, one batch behind the pipeline: the GPU doesn't wait for a png, and no more than two batches are held in memory. A
+decode that was put off (`decode/deferred.py`) is made here. An output that isn't a number fails its shard and nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -16,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frazil_jobs.base.exits import BadInput
+from frazil_jobs.base.exits import BadInput, FrazilError
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, Item
 from frazil_jobs.generation.compare import psnr
+from frazil_jobs.generation.decode.deferred import DeferredOutput, resolved
 from frazil_jobs.generation.media import Encoded, Kind
 from frazil_jobs.outputs.distance import DISTANCE_FACT, decibels
 from frazil_jobs.outputs.spool import Spool
@@ -56,53 +59,63 @@ class Writer:
     failures: dict[int, list[str]] = field(default_factory=dict)
     """Shard to what is wrong with outputs of it."""
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writer"))
-    _pending: Future[None] | None = None
+    _pending: deque[Future[None]] = field(default_factory=deque)
 
     def submit(
         self,
         batch: Batch,
-        arrays: NDArray[Any],
+        output: NDArray[Any] | DeferredOutput,
         *,
         facts: Mapping[str, str] | None = None,
-        exact: NDArray[Any] | None = None,
+        exact: NDArray[Any] | DeferredOutput | None = None,
     ) -> None:
-        """Take over the outputs of `batch`, whose first dimension is the item. Waits for the batch before it.
+        """Take over the outputs of `batch`, whose first dimension is the item, made or not.
 
         `facts`: of this batch, for the manifest. `exact`: the same outputs in mode Exact, to state the distance.
         """
-        self.finish()
-        own = [dict(facts or {}) for _ in batch.items]
-        if exact is not None:
-            for fact, one, other in zip(own, arrays, exact, strict=True):
-                fact[DISTANCE_FACT] = decibels(psnr(one, other, sound=self.form.kind is Kind.SOUND))
-        self._pending = self._pool.submit(self._write, batch, arrays, own)
+        self._pending.append(self._pool.submit(self._write, batch, output, dict(facts or {}), exact))
 
-    def ready(self, seconds: float) -> bool:
-        """Wait at most `seconds`; True when nothing is left to write. Raises what the writing raised."""
-        if self._pending is None:
-            return True
-        try:
-            self._pending.result(timeout=seconds)
-        except NotYet:
-            if not self._pending.done():
-                return False
-            raise
-        self._pending = None
+    def ready(self, seconds: float, *, left: int = 1) -> bool:
+        """Wait at most `seconds`; True when at most `left` batches are still to be written. Raises what writing raised."""
+        until = time.monotonic() + seconds
+        while len(self._pending) > left:
+            try:
+                self._pending[0].result(timeout=max(0.0, until - time.monotonic()))
+            except NotYet:
+                if not self._pending[0].done():
+                    return False
+                raise
+            self._pending.popleft()
+        if self._pending and self._pending[0].done():
+            self._pending.popleft().result()
         return True
 
     def finish(self) -> None:
         """Wait until everything is in the spool."""
-        while not self.ready(60.0):
+        while not self.ready(60.0, left=0):
             log.warning("waiting for room in the spool")
 
-    def _write(self, batch: Batch, arrays: NDArray[Any], facts: list[dict[str, str]]) -> None:
+    def _write(
+        self,
+        batch: Batch,
+        output: NDArray[Any] | DeferredOutput,
+        facts: Mapping[str, str],
+        exact: NDArray[Any] | DeferredOutput | None,
+    ) -> None:
+        arrays = resolved(output)
+        if len(arrays) != len(batch.items):
+            raise FrazilError(f"the pipeline made {len(arrays)} outputs of {len(batch.items)}")
+        own = [dict(facts) for _ in batch.items]
+        if exact is not None:
+            for fact, one, other in zip(own, arrays, resolved(exact), strict=True):
+                fact[DISTANCE_FACT] = decibels(psnr(one, other, sound=self.form.kind is Kind.SOUND))
         count = 0
-        for item, array, own in zip(batch.items, arrays, facts, strict=True):
+        for item, array, known in zip(batch.items, arrays, own, strict=True):
             missing = set(item.keys) - self.stored
             if not missing:
                 continue  # the batch was made again whole, for the sake of another
             try:
-                self._write_one(batch, item, array, missing, own)
+                self._write_one(batch, item, array, missing, known)
                 count += 1
             except BadInput as error:
                 self.failures.setdefault(batch.shard, []).append(str(error))
