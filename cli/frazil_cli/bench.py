@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -65,6 +65,199 @@ def exact(
     out = Console()
     out.print(_table(result))
     out.print(f"[bold]{result['ratio_to_bound']:.3f}[/] of the bound {result['bound']:.2f}x; {result['reading']}")
+
+
+@app.command("counts")
+def counts(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="sdxl, sd3 or a pipeline folder; may be repeated. Both published ones when left out."),
+    ] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(min=64, help="Side of the picture in pixels; may be repeated. 1024 to 2560.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables as Markdown (those of docs/modes.md).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a scheme and size.")] = False,
+) -> None:
+    """What each way of sharing an image computes and sends, counted at real sizes: no weights, no GPU, no clock.
+
+    Multiply-adds of the busiest rank over 50 steps and bytes between GPUs in half precision, for our modes and for
+    DistriFusion's, AsyncDiff's, PipeFusion's, xDiT's and Hybridiff's published schemes. `bound` is one GPU's work over the
+    busiest rank's: messages free, and batch 2 at twice batch 1.
+
+    Examples:
+
+    - `frazil bench counts`
+    - `frazil bench counts --model sdxl --size 1024 --json`
+    - `frazil bench counts --model path/to/pipeline --size 1024`
+    """
+    from frazil_cli import bench_counts
+
+    console = Console(stderr=True)
+    with console.status("counting on tensors without memory"):
+        found = list(bench_counts.rows(model or ("sdxl", "sd3"), size or bench_counts.SIZES))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    out = Console(width=max(console.width, 160)) if not console.is_terminal else Console()
+    if markdown:
+        for name in dict.fromkeys(document["model"] for document in found):
+            typer.echo(bench_counts.markdown([document for document in found if document["model"] == name]))
+        return
+    for run in bench_counts.by_size(found):
+        out.print(bench_counts.table(run))
+
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--setting",
+        help="A mode and its switching, as `Guided:budget=45,predictorOrder=1`; may be repeated. A fixed list if left out.",
+    ),
+]
+ModelFolder = Annotated[
+    Path, typer.Option("--model", exists=True, file_okay=False, help="A pipeline folder, run in float32 on the CPU.")
+]
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", exists=True, dir_okay=False, help="jsonl or text. Left out: those of the shapes model."),
+]
+Steps = Annotated[int, typer.Option(min=4, help="Denoising steps.")]
+Scale = Annotated[float, typer.Option("--guidance", help="Guidance scale.")]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", dir_okay=False, help="Draw speed against distance into this SVG.")
+]
+
+
+@app.command("quality")
+def quality(
+    setting: Settings = None,
+    model: ModelFolder = Path("examples/shapes/model"),
+    prompts: PromptsFile = None,
+    count: Annotated[
+        int, typer.Option(min=2, help="Pictures of each setting: prompts, each with a seed of its own.")
+    ] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a call.")] = 8,
+    steps: Steps = 50,
+    guidance: Scale = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
+    plot: PlotFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
+) -> None:
+    """How far each setting's pictures are from mode Exact's, picture by picture, from the same seeds.
+
+    Runs the modes in this process, as ranks would to the bit. Medians and the value that nine pictures in ten reach, of
+    PSNR, SSIM and the latents' relative error; the share of pictures that show their prompts, where a reader is at hand;
+    LPIPS where its weights are (FID and CLIP need thousands of pictures and theirs: said why not). The speed beside it is
+    the bound of the operation count.
+
+    Examples:
+
+    - `frazil bench quality --plot frontier.svg`
+    - `frazil bench quality --setting Guided:budget=45 --setting Hybrid --count 128 --json`
+    """
+    from frazil_cli.bench_modes import drawing, reports
+    from frazil_cli.bench_modes.drift import drift
+    from frazil_cli.bench_modes.settings import FRONTIER, parsed
+
+    console = Console(stderr=True)
+    subject, reader = _subject(model, prompts, count=count, steps=steps, guidance=guidance, seed=seed)
+    with console.status("loading") as status:
+        rows = drift(
+            subject,
+            parsed(setting or FRONTIER),
+            count=count,
+            batch=batch,
+            seed=1000 * seed,
+            reader=reader,
+            say=status.update,
+        )
+    title = f"{count} pictures of {model}, {steps} steps, guidance {guidance:g}, against Exact"
+    if plot is not None:
+        dots = drawing.dots_of(rows, speed="bound_over_exact")
+        plot.write_text(drawing.frontier(dots, title=title, speed_title="speed over the exact split (operation count)"))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    out = Console()
+    out.print(reports.drift_table(rows, title))
+    for name, why in rows[0]["not_computed"].items():
+        out.print(f"{name} isn't computed: {why}", style="dim")
+
+
+@app.command("modes")
+def modes(
+    setting: Settings = None,
+    model: ModelFolder = Path("examples/shapes/model"),
+    prompts: PromptsFile = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds after the first, which is dropped.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a call. A branch should take 50 ms or more.")] = 16,
+    count: Annotated[int, typer.Option(min=0, help="Pictures of each setting for the distance; 0 leaves it out.")] = 64,
+    steps: Steps = 50,
+    guidance: Scale = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
+    plot: PlotFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
+) -> None:
+    """Each mode's speed on two ranks of one thread, each pinned to a core, beside its bound and its distance to exact.
+
+    Every round runs each setting's whole loop once, in an order that turns: ratios are taken round by round, and their
+    medians reported. `over one` is one rank's stock call, `over exact` the exact split on two. The bound is the operation
+    count of the steps that ran. The same reuse on one rank (`conditioning=1`) stands in the table, too.
+
+    Fields of the JSON: `mode setting conditioning speedup_over_one speedup_over_exact bound_over_exact of_bound
+    spread_over_exact step_over_exact steps_measured counted_step branch_ms rounds batch psnr_db psnr_db_worst_tenth ssim
+    latent_relative_error prompt_accuracy budget_kept pictures`, and more of the distance; null where it wasn't measured.
+
+    Examples:
+
+    - `frazil bench modes`
+    - `frazil bench modes --setting Guided:budget=40 --plot modes.svg --json > modes.json`
+    - `frazil bench modes --model examples/shapes/unet --count 0`
+    """
+    from frazil_cli.bench_modes import drawing, reports
+    from frazil_cli.bench_modes.drift import drift
+    from frazil_cli.bench_modes.settings import SPEED, parsed
+    from frazil_cli.bench_modes.speed import speeds
+
+    console = Console(stderr=True)
+    settings = parsed(setting or SPEED)
+    subject, reader = _subject(model, prompts, count=max(count, batch), steps=steps, guidance=guidance, seed=seed)
+    with console.status("measuring on two ranks") as status:
+        rows = speeds(subject, settings, rounds=rounds, batch=batch)
+        found: list[dict[str, object]] = []
+        if count:
+            found = drift(
+                subject, settings, count=count, batch=batch, seed=1000 * seed, reader=reader, say=status.update
+            )
+    rows = reports.joined(rows, found)
+    title = f"{model}, {steps} steps, {batch} pictures a call, two cores"
+    if plot is not None:
+        dots = drawing.dots_of(rows, speed="speedup_over_exact")
+        plot.write_text(drawing.frontier(dots, title=title, speed_title="speed over the exact split (measured)"))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    Console().print(reports.speed_table(rows, title))
+
+
+def _subject(model: Path, prompts: Path | None, *, count: int, steps: int, guidance: float, seed: int) -> Any:
+    """What is measured, and who reads its pictures (None where nobody can)."""
+    from frazil_cli.bench_modes import subject
+    from frazil_jobs.base.exits import BadConfiguration
+
+    shapes = subject.shapes_beside(model)
+    if prompts is None and shapes is None:
+        raise BadConfiguration(f"{model} is not the shapes model", field="--prompts", remedy="name a file of prompts")
+    if prompts is not None:
+        texts, reader = subject.prompts_of(prompts), None
+    else:
+        assert shapes is not None
+        texts, reader = subject.shapes_prompts(shapes, count, seed), subject.shapes_reader(shapes)
+    found = subject.Subject(model=str(model), steps=steps, guidance_scale=guidance, prompts=texts)
+    return found, reader
 
 
 @app.command("operator")

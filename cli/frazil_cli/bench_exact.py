@@ -8,20 +8,16 @@ minute of the machine slows both sides; their medians are reported.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from frazil_jobs.base import parent
-from frazil_jobs.base.exits import BadConfiguration, FrazilError
+from frazil_cli import bench_ranks
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
     from frazil_jobs.generation.groups import RankGroups
     from frazil_jobs.generation.guidance import FolderConfigs
 
-_TIMEOUT_SECONDS = 1800
 _FORWARDS = 5
 """Bare forwards a round; their median counts."""
 
@@ -50,39 +45,8 @@ class Settings:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Start two ranks, wait for their figures, and return one object (the `--json` of `frazil bench exact`)."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
-    if len(cores) < 2:
-        raise BadConfiguration("two cores are needed to compare one rank with two", remedy="run it on a larger machine")
-    with tempfile.TemporaryDirectory(prefix="frazil-bench-") as folder:
-        workdir = Path(folder)
-        document = {**asdict(settings), "model": str(settings.model) if settings.model else None}
-        (workdir / "settings.json").write_text(json.dumps(document))
-        ranks = []
-        for rank in range(2):
-            env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-            log = (workdir / f"rank-{rank}.log").open("wb")
-            arguments = [sys.executable, "-m", "frazil_cli.bench_exact", folder, str(rank), str(cores[rank])]
-            ranks.append(parent.start(arguments, env=env, stdout=log, stderr=log))
-        try:
-            _wait_for_all(ranks, workdir)
-        finally:
-            for process in ranks:
-                process.kill()
-                process.wait()
-        return dict(json.loads((workdir / "result.json").read_text()))
-
-
-def _wait_for_all(ranks: list[Any], workdir: Path) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while any(process.poll() is None for process in ranks):
-        failed = [rank for rank, process in enumerate(ranks) if process.poll() not in (None, 0)]
-        if failed or time.monotonic() > deadline:
-            shown = failed or [0]
-            logs = "\n".join((workdir / f"rank-{rank}.log").read_text(errors="replace")[-3000:] for rank in shown)
-            raise FrazilError(f"rank {shown[0]} {'failed' if failed else 'did not end in time'}:\n{logs}")
-        time.sleep(0.1)
-    if any(process.returncode for process in ranks):
-        raise FrazilError((workdir / "rank-0.log").read_text(errors="replace")[-3000:])
+    document = {**asdict(settings), "model": str(settings.model) if settings.model else None}
+    return bench_ranks.measure("frazil_cli.bench_exact", document)
 
 
 # --- one rank -----------------------------------------------------------------------------------------------------
@@ -98,58 +62,12 @@ class _Loop:
     latents: torch.Tensor
 
 
-class _Clock:
-    """Notes when the denoiser is entered and left, outermost of all hooks."""
-
-    def __init__(self, denoiser: Any, synchronize: Callable[[], None]) -> None:
-        self._synchronize = synchronize
-        self.entered: list[float] = []
-        self.left: list[float] = []
-        denoiser.register_forward_pre_hook(lambda *_: self._note(self.entered))
-        denoiser.register_forward_hook(lambda *_: self._note(self.left))
-
-    def _note(self, times: list[float]) -> None:
-        self._synchronize()
-        times.append(time.perf_counter())
-
-    def reset(self) -> None:
-        self.entered.clear()
-        self.left.clear()
-
-
 def _rank_main(workdir: Path, rank: int, core: int) -> None:
-    parent.die_with_parent()
-    both = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    import torch
-    import torch.distributed as dist
-
-    from frazil_jobs.generation.groups import join_groups
-    from frazil_jobs.generation.rank_grid import RankGrid
-
-    settings = Settings(**json.loads((workdir / "settings.json").read_text()))
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
-    gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
-    if settings.device == "cuda" and gpus < 2:
-        raise BadConfiguration("two GPUs are needed", field="--device", remedy="--device cpu")
-    device = torch.device("cuda", rank) if gpus >= 2 else torch.device("cpu")
-    timeout = timedelta(seconds=_TIMEOUT_SECONDS)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        init_method=f"file://{workdir}/rendezvous",
-        rank=rank,
-        world_size=2,
-        timeout=timeout,
-    )
-    bench = _Bench(
-        settings, groups=join_groups(RankGrid(conditioning=2), timeout=timeout, device=device), both_cores=both
-    )
-    rows = [bench.round(number) for number in range(settings.rounds + 1)][1:]
-    if rank == 0:
-        (workdir / "result.json").write_text(json.dumps(bench.result(rows)))
-    dist.barrier()
-    dist.destroy_process_group()
+    with bench_ranks.joined(workdir, rank, core) as (document, groups, both_cores):
+        settings = Settings(**document)
+        bench = _Bench(settings, groups=groups, both_cores=both_cores)
+        rows = [bench.round(number) for number in range(settings.rounds + 1)][1:]
+        bench_ranks.leave_result(workdir, rank, bench.result(rows))
 
 
 class _Bench:
@@ -169,7 +87,7 @@ class _Bench:
         self.pipe.to(self.device)
         self.denoiser = getattr(self.pipe, "transformer", None) or self.pipe.unet
         self.branch, self.calls_per_step = self._first_branch()
-        self.clock = _Clock(self.denoiser, self.synchronize)
+        self.clock = bench_ranks.Clock(self.denoiser, self.synchronize)
         self.bytes_per_step = 0
         self.collectives_per_step = 0
         self.difference = 0.0
@@ -238,7 +156,7 @@ class _Bench:
         """Both ranks call the pipeline, each evaluating its own branch; only the leader decodes."""
         from frazil_jobs.generation.branches import split_branches
 
-        with split_branches(self.pipe, self.groups, self.configs) as split, _Audit() as audit:
+        with split_branches(self.pipe, self.groups, self.configs) as split, bench_ranks.Audit() as audit:
             with split.call(self.arguments, batch_size=self.settings.batch):
                 timed = self.call()
             steps = len(self.clock.entered)
@@ -315,40 +233,6 @@ class _Bench:
             "reading": _reading(branch_ms, medians),
             "spread": {name: [medians[name], min(values), max(values)] for name, values in rows_of.items()},
         }
-
-
-class _Audit:
-    """Counts the collectives of this rank and the bytes that it sends by them, while the context lasts."""
-
-    _NAMES = ("all_gather", "all_gather_into_tensor", "all_reduce", "broadcast", "all_to_all_single", "send", "isend")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.sent = 0
-        self._originals: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        import torch
-        import torch.distributed as dist
-
-        for name in self._NAMES:
-            original = getattr(dist, name)
-            self._originals[name] = original
-
-            def counted(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
-                tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-                self.count += 1
-                self.sent += min(tensor.numel() * tensor.element_size() for tensor in tensors)
-                return _original(*args, **kwargs)
-
-            setattr(dist, name, counted)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import torch.distributed as dist
-
-        for name, original in self._originals.items():
-            setattr(dist, name, original)
 
 
 def _diffusers() -> Any:
