@@ -15,10 +15,14 @@ from frazil_jobs.base.exits import FrazilError
 from frazil_jobs.base.files import read_json
 
 if TYPE_CHECKING:
+    from frazil_jobs.api.parallelism import Switching
+    from frazil_jobs.generation.costs.modes import ModeCost
     from frazil_jobs.generation.guidance import Guidance
     from frazil_jobs.generation.modes.asked import AskedMode
 
 DENOISERS = ("unet", "transformer")
+DEFAULT_STEPS = 50
+"""Of most pipelines, where a job leaves them out."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -66,6 +70,27 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
         attempt(lambda: acting_grid(spec.parallelism, grid))
         mode = attempt(lambda: mode_of(spec, read, plan, guidance, grid, scheduler))
     return Checked(guidance, mode, tuple(problems))
+
+
+def mode_costs(folder: Path, sampling: Sampling, switching: Switching) -> list[ModeCost] | str:
+    """What each mode would cost by operation count, or why that can't be counted."""
+    from frazil_jobs.generation.costs import modes
+    from frazil_jobs.generation.costs.models import CannotCount, of_folder
+    from frazil_jobs.generation.stages.units import Uncuttable
+
+    try:
+        model = of_folder(folder)
+        own = model.config.get("sample_size")
+        side = own * model.scale if isinstance(own, int) else None
+        height, width = sampling.height or side, sampling.width or side
+        if not height or not width or sampling.frames is not None:
+            return "the size of a latent is not known from the configs"
+        steps = sampling.steps or DEFAULT_STEPS
+        return modes.mode_costs(model, height=height, width=width, steps=steps, switching=switching)
+    except CannotCount as error:
+        return error.message
+    except (Uncuttable, RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def prediction_elements(folder: Path, sampling: Sampling) -> int | None:

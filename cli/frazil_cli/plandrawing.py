@@ -40,6 +40,8 @@ def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, RenderableType]]:
     rows.append(("in a cluster", Text(_cluster(document["cluster"]))))
     speed = document["speedUp"]
     rows.append(("speed-up", Text(_speed(speed))))
+    if modes := document["modes"]:
+        rows.append(("modes", _modes(modes, document["mode"])))
     if message := document["message"]:
         rows.append(("messages", Text(_message(message))))
     rows.append(("changes", Text(document["changes"])))
@@ -115,6 +117,26 @@ def _speed(speed: Mapping[str, Any]) -> str:
     return (
         f"at most {speed['bound']:g}× one device; what a device allows is {speed['measuredBound']}\n{speed['measure']}"
     )
+
+
+def _modes(modes: Mapping[str, Any], chosen: str) -> RenderableType:
+    """A line a mode; the job's own is bold."""
+    if modes["notCounted"]:
+        return Text(f"not counted: {modes['notCounted']}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("mode", "GPUs", "at most", "sent a step", "changes"):
+        table.add_column(name, justify="right" if name in ("GPUs", "at most", "sent a step") else "left")
+    for row in modes["rows"]:
+        sent = size_text(row["bytesPerStep"]) if row["bytesPerStep"] else "–"
+        table.add_row(
+            row["mode"],
+            str(row["gpus"]),
+            f"{row['bound']:.2f}x",
+            sent,
+            row["changes"],
+            style="bold" if row["mode"] == chosen and row["gpus"] > 1 else None,
+        )
+    return table
 
 
 def _message(message: Mapping[str, Any]) -> str:

@@ -106,6 +106,7 @@ def make_plan(
         "here": _here(layout) if layout else None,
         "cluster": _cluster(job, pin),
         "speedUp": _speed_up(job, guidance, model),
+        "modes": None if quick or model is None else _modes(job, layout, model, guidance),
         "message": _message(job, layout, guidance, model),
         "changes": changes(job, layout.degrees if layout else _asked(job), mode),
     }
@@ -206,6 +207,29 @@ def _speed_up(job: GenerationJob, guidance: Any, model: ModelFolder | None) -> d
         "measuredBound": "t(both branches in one batch) / t(one branch), of this denoiser on this device",
         "measure": command,
     }
+
+
+def _modes(job: GenerationJob, layout: Layout | None, model: ModelFolder, guidance: Any) -> dict[str, Any] | None:
+    """What every mode would cost and change, counted; the job's own is one of them."""
+    if guidance is None or guidance.conditions != 2:
+        return None
+    spec = job.spec
+    found = modelfacts.mode_costs(model.path, spec.sampling, spec.parallelism.switching)
+    if isinstance(found, str):
+        return {"rows": [], "notCounted": found}
+    each = modelfacts.BYTES[dtype(job, layout)] * spec.sampling.batch_size
+    rows = [
+        {
+            "mode": cost.mode,
+            "gpus": cost.gpus,
+            "bound": cost.bound,
+            "approximatedSteps": cost.approximated,
+            "bytesPerStep": cost.elements_per_step * each,
+            "changes": cost.changes,
+        }
+        for cost in found
+    ]
+    return {"rows": rows, "notCounted": None}
 
 
 def _message(
