@@ -2,6 +2,7 @@
 
     python examples/shapes/evaluate.py                  200 pictures each, with and without guidance; about 5 minutes
     python examples/shapes/evaluate.py --count 40
+    python examples/shapes/evaluate.py --model examples/shapes/unet      the U-Net, into unet-evaluation.json
 
 Prompts are drawn at random from all combinations; those that training never saw are counted apart. The pictures come from
 diffusers' own pipeline, on one rank. The figures go to `evaluation.json`, with the sha256 of the weights that they are of.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 from collections import Counter
 from pathlib import Path
@@ -26,7 +28,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 ATTRIBUTES = ("colour", "shape", "size", "place")
 CALL = {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": 16, "height": 64, "width": 64}
-"""What the pipeline's call needs for a model of this size."""
+"""What the pipeline's call needs for a model of this size, where it has such arguments."""
 
 
 def weights_sha256(folder: Path) -> dict[str, str]:
@@ -46,6 +48,8 @@ def generate(
     pipeline: DiffusionPipeline, scenes: list[Scene], *, steps: int, guidance: float, seed: int, batch: int = 20
 ) -> np.ndarray:
     """A picture of each scene: uint8, (count, 64, 64, 3). Picture i has seed `seed + i`."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    call = {name: value for name, value in CALL.items() if name in known}
     pictures = []
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]
@@ -56,7 +60,7 @@ def generate(
             guidance_scale=guidance,
             generator=generators,
             output_type="np",
-            **CALL,
+            **call,
         ).images
         pictures.append((found * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
@@ -82,12 +86,14 @@ def main() -> None:
     """Generate, read, print, and write `evaluation.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "model")
-    parser.add_argument("--out", type=Path, default=HERE / "evaluation.json")
+    parser.add_argument("--out", type=Path, help="evaluation.json, or that with the model's name before it")
     parser.add_argument("--count", type=int, default=200, help="pictures of each row")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()
+    name = "evaluation.json" if args.model.name == "model" else f"{args.model.name}-evaluation.json"
+    out = args.out or HERE / name
     pipeline = load(args.model)
     held_out = tuple(sorted(HELD_OUT))
     rows = {
@@ -114,7 +120,7 @@ def main() -> None:
         "figures": figures,
         "weights": weights_sha256(args.model),
     }
-    args.out.write_text(json.dumps(document, indent=2) + "\n")
+    out.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

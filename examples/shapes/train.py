@@ -24,17 +24,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, PixArtSigmaPipeline, PixArtT
 from diffusers.training_utils import EMAModel
 from draw import COLOURS, PIXELS, PLACES, RADII, SHAPES, TRAINING, Scene, draw
 from torch.nn import functional
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from transformers import PreTrainedModel, T5Config, T5EncoderModel, T5Tokenizer
 
 TOKENS = 16
 """Text tokens of a prompt, padded."""
-_WORDS = tuple(dict.fromkeys(" ".join(("a", *RADII, *COLOURS, *SHAPES, *PLACES)).split()))
+WORDS = tuple(dict.fromkeys(" ".join(("a", *RADII, *COLOURS, *SHAPES, *PLACES)).split()))
 
 
 def tokenizer() -> T5Tokenizer:
     """A word-level vocabulary with letters to fall back on, in T5's format."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -4.0)]
-    pieces += [(f"\u2581{word}", -1.0) for word in _WORDS]
+    pieces += [(f"\u2581{word}", -1.0) for word in WORDS]
     pieces += [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'-"]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
 
@@ -161,7 +161,7 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
     trained = torch.nn.ModuleList([encoder, denoiser])
     average = EMAModel(trained.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(trained.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-    first = _resume(args.work / "checkpoint.pt", trained, average, optimizer)
+    first = resume(args.work / "checkpoint.pt", trained, average, optimizer)
     started = time.monotonic()
     running = 0.0
     last = min(args.steps, args.stop_after)
@@ -195,14 +195,14 @@ def train_denoiser(vae: AutoencoderKL, scenes: list[Scene], pixels: torch.Tensor
         if step % 50 == 0:
             print(f"denoiser {step}/{last} loss {running:.4f} {time.monotonic() - started:.0f}s", flush=True)
         if (step + 1) % args.checkpoint_every == 0 or step + 1 == last:
-            _checkpoint(args.work / "checkpoint.pt", step + 1, trained, average, optimizer)
+            checkpoint(args.work / "checkpoint.pt", step + 1, trained, average, optimizer)
             average.store(trained.parameters())
             average.copy_to(trained.parameters())
             save(args.out, vae, encoder, denoiser, words)
             average.restore(trained.parameters())
 
 
-def _checkpoint(
+def checkpoint(
     path: Path, step: int, trained: torch.nn.Module, average: EMAModel, optimizer: torch.optim.Optimizer
 ) -> None:
     state = {
@@ -215,7 +215,7 @@ def _checkpoint(
     path.with_suffix(".new").replace(path)
 
 
-def _resume(path: Path, trained: torch.nn.Module, average: EMAModel, optimizer: torch.optim.Optimizer) -> int:
+def resume(path: Path, trained: torch.nn.Module, average: EMAModel, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
@@ -232,17 +232,18 @@ def save(
     """Write the pipeline folder; weights as float16 (they are loaded as float32 on a CPU)."""
     pipeline = PixArtSigmaPipeline(
         tokenizer=words,
-        text_encoder=_half(encoder),
-        vae=_half(vae),
-        transformer=_half(denoiser),
+        text_encoder=half(encoder),
+        vae=half(vae),
+        transformer=half(denoiser),
         scheduler=scheduler(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _half(model: torch.nn.Module) -> torch.nn.Module:
-    if isinstance(model, T5EncoderModel):
-        clone = T5EncoderModel(model.config)
+def half(model: torch.nn.Module) -> torch.nn.Module:
+    """A float16 copy of a model of diffusers or transformers."""
+    if isinstance(model, PreTrainedModel):
+        clone = type(model)(model.config)
     else:
         # diffusers' notes on itself: where it was loaded from, and which values it may replace by their defaults.
         notes = ("_name_or_path", "_use_default_values")
