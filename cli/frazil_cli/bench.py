@@ -126,6 +126,9 @@ PromptsFile = Annotated[
 ]
 Steps = Annotated[int, typer.Option(min=4, help="Denoising steps.")]
 Scale = Annotated[float, typer.Option("--guidance", help="Guidance scale.")]
+Side = Annotated[
+    int | None, typer.Option("--size", min=16, help="Height and width in pixels; the model's own if left out.")
+]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", dir_okay=False, help="Draw speed against distance into this SVG.")
 ]
@@ -142,6 +145,7 @@ def quality(
     batch: Annotated[int, typer.Option(min=1, help="Pictures a call.")] = 8,
     steps: Steps = 50,
     guidance: Scale = 4.0,
+    size: Side = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
     plot: PlotFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
@@ -163,7 +167,7 @@ def quality(
     from frazil_cli.bench_modes.settings import FRONTIER, parsed
 
     console = Console(stderr=True)
-    subject, reader = _subject(model, prompts, count=count, steps=steps, guidance=guidance, seed=seed)
+    subject, reader = _subject(model, prompts, count=count, steps=steps, guidance=guidance, size=size, seed=seed)
     with console.status("loading") as status:
         rows = drift(
             subject,
@@ -197,6 +201,7 @@ def modes(
     count: Annotated[int, typer.Option(min=0, help="Pictures of each setting for the distance; 0 leaves it out.")] = 64,
     steps: Steps = 50,
     guidance: Scale = 4.0,
+    size: Side = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
     plot: PlotFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
@@ -216,6 +221,7 @@ def modes(
     - `frazil bench modes`
     - `frazil bench modes --setting Guided:budget=40 --plot modes.svg --json > modes.json`
     - `frazil bench modes --model examples/shapes/unet --count 0`
+    - `for size in 64 96 128; do frazil bench modes --count 0 --size $size --json; done`  a sweep over sizes
     """
     from frazil_cli.bench_modes import drawing, reports
     from frazil_cli.bench_modes.drift import drift
@@ -224,7 +230,9 @@ def modes(
 
     console = Console(stderr=True)
     settings = parsed(setting or SPEED)
-    subject, reader = _subject(model, prompts, count=max(count, batch), steps=steps, guidance=guidance, seed=seed)
+    subject, reader = _subject(
+        model, prompts, count=max(count, batch), steps=steps, guidance=guidance, size=size, seed=seed
+    )
     with console.status("measuring on two ranks") as status:
         rows = speeds(subject, settings, rounds=rounds, batch=batch)
         found: list[dict[str, object]] = []
@@ -243,7 +251,9 @@ def modes(
     Console().print(reports.speed_table(rows, title))
 
 
-def _subject(model: Path, prompts: Path | None, *, count: int, steps: int, guidance: float, seed: int) -> Any:
+def _subject(
+    model: Path, prompts: Path | None, *, count: int, steps: int, guidance: float, size: int | None, seed: int
+) -> Any:
     """What is measured, and who reads its pictures (None where nobody can)."""
     from frazil_cli.bench_modes import subject
     from frazil_jobs.base.exits import BadConfiguration
@@ -256,7 +266,7 @@ def _subject(model: Path, prompts: Path | None, *, count: int, steps: int, guida
     else:
         assert shapes is not None
         texts, reader = subject.shapes_prompts(shapes, count, seed), subject.shapes_reader(shapes)
-    found = subject.Subject(model=str(model), steps=steps, guidance_scale=guidance, prompts=texts)
+    found = subject.Subject(model=str(model), steps=steps, guidance_scale=guidance, prompts=texts, size=size)
     return found, reader
 
 
