@@ -1,6 +1,6 @@
-"""The operator as a process, on an API server of a few routes: it leads, makes what a job needs, and ends as it should.
+"""The operator as a process, on an API server of a few routes: it leads, and ends as it should.
 
-The server stands in for discovery, lists, watches and writes of whole objects; the real one is in tests/cluster.
+The server stands in for discovery of the CRDs and for the Lease; what is watched and made is in tests/cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
-from operator_world import generation_job, merge
+from operator_world import merge
 from servers import RealRedis, free_port
 
 GROUPS = {
@@ -26,23 +26,14 @@ GROUPS = {
     "/apis/batch/v1": {"jobs": "Job"},
     "/api/v1": {"pods": "Pod"},
 }
-NAMES = [
-    {
-        "name": group,
-        "preferredVersion": {"version": version},
-        "versions": [{"version": version, "groupVersion": f"{group}/{version}"}],
-    }
-    for group, version in (path.split("/")[2:] for path in GROUPS if path.startswith("/apis/"))
-]
 KINDS = {plural: kind for resources in GROUPS.values() for plural, kind in resources.items()}
 
 
 class Server:
-    """Objects by collection and name; every change goes to the watches."""
+    """Objects by collection and name."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-        self.watches: dict[str, list[asyncio.Queue[dict[str, Any]]]] = defaultdict(list)
         self.version = 10
         self.hangs = False
         self.port = free_port()
@@ -72,13 +63,13 @@ class Server:
         if self.hangs:
             await asyncio.sleep(600)
         path = request.path.rstrip("/")
-        if path in ("/api", "/apis"):
-            return web.json_response({"versions": ["v1"]} if path == "/api" else {"groups": NAMES})
+        if path == "/apis":
+            return web.json_response({"groups": []})
         if path.count("/") <= 3 and request.method == "GET" and path.rpartition("/")[2].startswith("v1"):
             return self._discover(path)
         collection, name = self._place(path)
-        if request.method == "GET" and name is None:
-            return await self._list(request, collection)
+        if name is None and request.method == "GET":
+            return _missing()
         held = self.objects[collection]
         if request.method == "GET":
             return web.json_response(held[name]) if name in held else _missing()
@@ -94,13 +85,8 @@ class Server:
 
     def put(self, collection: str, thing: dict[str, Any]) -> dict[str, Any]:
         self.version += 1
-        held = self.objects[collection]
-        name = thing["metadata"]["name"]
-        kind = "MODIFIED" if name in held else "ADDED"
-        thing["metadata"] = {"uid": f"uid-{self.version}", **thing["metadata"], "resourceVersion": str(self.version)}
-        held[name] = thing
-        for queue in self.watches[collection]:
-            queue.put_nowait({"type": kind, "object": thing})
+        thing["metadata"] = {**thing["metadata"], "resourceVersion": str(self.version)}
+        self.objects[collection][thing["metadata"]["name"]] = thing
         return thing
 
     @staticmethod
@@ -121,25 +107,6 @@ class Server:
         rest = rest[2:] if rest[0] == "namespaces" else rest
         return rest[0], rest[1] if len(rest) > 1 else None
 
-    async def _list(self, request: web.Request, collection: str) -> web.StreamResponse:
-        if request.query.get("watch") != "true":
-            items = list(self.objects[collection].values())
-            meta = {"resourceVersion": str(self.version)}
-            return web.json_response({"kind": f"{KINDS[collection]}List", "metadata": meta, "items": items})
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        since = int(request.query["resourceVersion"])
-        for thing in self.objects[collection].values():
-            if int(thing["metadata"]["resourceVersion"]) > since:
-                queue.put_nowait({"type": "ADDED", "object": thing})
-        self.watches[collection].append(queue)
-        response = web.StreamResponse()
-        await response.prepare(request)
-        try:
-            while True:
-                await response.write(json.dumps(await queue.get()).encode() + b"\n")
-        finally:
-            self.watches[collection].remove(queue)
-
 
 VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 
@@ -156,7 +123,7 @@ class Running:
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "FRAZIL_REDIS_URL": broker}
         self.env["KUBECONFIG"] = str(server.kubeconfig(folder))
         config = folder / "operator.yaml"
-        given = {"destinations": [{"uri": "s3://frazil/results"}], "leaseNamespace": "system"}
+        given = {"destinations": [{"uri": "s3://frazil/results"}], "leaseNamespace": "system", "leaseSeconds": 3}
         config.write_text(yaml.safe_dump(given | settings))
         self.arguments = ["-m", "frazil_operator", "--config", str(config), "--port", str(self.port)]
 
@@ -224,23 +191,6 @@ def test_it_leads_answers_its_probes_and_gives_the_lease_back_when_told_to_stop(
             running.process.send_signal(signal.SIGTERM)
             assert await running.ended() == 0, running.log
             assert running.holder == ""
-
-    story(work())
-
-
-def test_a_job_is_heard_of_and_its_children_are_made(tmp_path, broker):
-    async def work() -> None:
-        server = Server()
-        async with Running(server, tmp_path, broker) as running:
-            await running.leading()
-            body = generation_job(suspend=True)
-            body["metadata"].pop("resourceVersion")
-            server.put("generationjobs", body)
-            await running.until(
-                "the status says that it's suspended",
-                lambda: server.objects["generationjobs"]["ice"].get("status", {}).get("phase") == "Suspended",
-            )
-            assert "GenerationJob" in await running.ask("/metrics")
 
     story(work())
 
