@@ -33,7 +33,7 @@ def values(*tenants: str, **more: Any) -> dict[str, Any]:
             "mountPath": environment.MOUNT,
             "python": f"{environment.MOUNT}/{environment.PYTHON}",
         },
-        "operator": {"progressSeconds": 1, "nodeLostSeconds": 10, "leaseSeconds": 6, "resources": small},
+        "operator": {"progressSeconds": 1, "nodeLostSeconds": 10, "leaseSeconds": 10, "resources": small},
         "worker": {"resources": small},
         "jobs": {
             "gracePeriodSeconds": 25,
