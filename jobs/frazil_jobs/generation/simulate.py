@@ -66,7 +66,9 @@ class Simulation(Conductor):
         def keep(boundary: Boundary, tensors: Tensors) -> None:
             made[boundary] = Kept(self._step, tuple(tensor.clone() for tensor in tensors))
 
-        outputs = [denoiser.staged(stage, self._step, held, call, keep) for stage in range(denoiser.cuts.stages.count)]
+        outputs = [
+            denoiser.staged(branch, stage, self._step, held, call, keep) for stage in range(denoiser.cuts.stages.count)
+        ]
         self._held[branch] = made
         self._age = 1
         return outputs[-1]

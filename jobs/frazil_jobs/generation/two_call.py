@@ -140,7 +140,7 @@ class PairedCalls:
         first.prediction.copy_(both[:rows])
         if self._watching:
             self._filled_finite = not bool(torch.isnan(first.prediction).any())
-        return output
+        return with_prediction(output, both[rows:])
 
     def _check_pair(self, first: _First, module: torch.nn.Module, arguments: dict[str, Any], name: str | None) -> None:
         """The call after a first one has to be its second: the same denoiser, another name, or without names the same time.

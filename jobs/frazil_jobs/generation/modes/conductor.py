@@ -15,7 +15,7 @@ import torch
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.guidance import Guidance
 from frazil_jobs.generation.modes.asked import AskedMode, too_few
-from frazil_jobs.generation.modes.denoiser import Denoiser
+from frazil_jobs.generation.modes.denoiser import Denoiser, StaleTensor
 from frazil_jobs.generation.modes.guided import ReusePolicy, StagedPolicy, Terms
 from frazil_jobs.generation.modes.hybrid import HybridPolicy
 from frazil_jobs.generation.modes.policy import AllWhole, Course, Kind, Policy
@@ -125,6 +125,8 @@ class Conductor:
             return call()
         if self.kind is Kind.REUSED:
             output, self._age = self._current.reused(branch, self._step, call)
+            if self._age >= self.mode.switching.refresh_every:
+                raise StaleTensor(f"features at step {self._step} are {self._age} steps old")
             return output
         if self._policy is None or not self._policy.learning:
             return call()

@@ -91,12 +91,12 @@ class Denoiser:
         def keep(position: int, tensors: Tensors) -> None:
             kept[crossed[position]] = Kept(step, tuple(tensor.contiguous().clone() for tensor in tensors))
 
-        with self.units.running(Part(keep_outputs=frozenset(crossed), on_output=keep)):
+        with self.units.running(Part(branch=branch, keep_outputs=frozenset(crossed), on_output=keep)):
             return call()
 
     def _whole_with_features(self, core: range, branch: Hashable, step: int, call: Callable[[], Any]) -> Any:
         history = self._features.setdefault(branch, History(self.order + 1))
-        part = Part(keep_inputs=frozenset({core.start}), keep_outputs=frozenset({core.stop - 1}))
+        part = Part(branch=branch, keep_inputs=frozenset({core.start}), keep_outputs=frozenset({core.stop - 1}))
 
         def keep(_: int, after: Tensors) -> None:
             before = part.inputs[core.start]
@@ -123,14 +123,28 @@ class Denoiser:
                 return forecast
             return tuple(into + change for into, change in zip(before, forecast, strict=True))
 
-        part = Part(skipped=frozenset(core), supplied={core.stop - 1: features}, keep_inputs=frozenset({core.start}))
+        part = Part(
+            branch=branch,
+            skipped=frozenset(core),
+            supplied={core.stop - 1: features},
+            keep_inputs=frozenset({core.start}),
+        )
         with self.units.running(part):
             return call(), history.age(step)
 
-    def staged(self, stage: int, step: int, held: Mapping[Boundary, Kept], call: Callable[[], Any], send: Send) -> Any:
-        """`call()` of which only `stage` runs, on the boundaries of the step before; hands its own to `send` at once.
+    def staged(
+        self,
+        branch: Hashable,
+        stage: int,
+        step: int,
+        held: Mapping[Boundary, Kept],
+        call: Callable[[], Any],
+        send: Send,
+    ) -> Any:
+        """`call()` for `branch`, of which only `stage` runs, on the boundaries of the step before.
 
-        The answer of every stage but the last has the right shape and no meaning.
+        What the stage makes for others is handed to `send` at once. The answer of every stage but the last has the right
+        shape and no meaning.
         """
         assert self.cuts is not None
         assert self.cuts.stages is not None
@@ -149,6 +163,7 @@ class Denoiser:
             boundary.after: _supply(held[boundary].tensors) for boundary in stages.into(stage)
         }
         part = Part(
+            branch=branch,
             skipped=frozenset(range(len(self.units.anatomy))) - stages.own(stage),
             supplied=supplied,
             keep_outputs=frozenset(leaving),

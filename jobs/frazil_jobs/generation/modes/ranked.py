@@ -74,8 +74,8 @@ class RankConductor(Conductor):
         held = link.arrived() if self._held is None else self._held
         self._held = None
         self._age = 1
-        link.expect(self._step, denoiser.cuts.stages, denoiser.units.like)
-        return denoiser.staged(link.line.stage, self._step, held, call, link.send)
+        link.expect(self._step, denoiser.cuts.stages, lambda position: denoiser.units.like(position, branch))
+        return denoiser.staged(branch, link.line.stage, self._step, held, call, link.send)
 
     def exchange(self, prediction: torch.Tensor) -> torch.Tensor:
         """One gather, or in a staged step one broadcast from the last rank of each line."""
@@ -123,7 +123,7 @@ class RankConductor(Conductor):
                     _send(kept[boundary], mine[stage], line.down)
                 elif stage == line.stage:
                     made_in = self._step - 1
-                    tensors = denoiser.units.like(boundary.after)
+                    tensors = denoiser.units.like(boundary.after, branch)
                     for tensor in tensors:
                         dist.recv(tensor, line.last, group=line.down)
                     self._held[boundary] = Kept(made_in, tensors)

@@ -6,7 +6,7 @@ nobody: whoever leaves units out supplies what the units behind them need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +27,8 @@ Tensors = tuple[torch.Tensor, ...]
 class Part:
     """One evaluation of a denoiser, or of some of its units."""
 
+    branch: Hashable = None
+    """Whose evaluation it is: texts, and so shapes, can differ between branches."""
     skipped: frozenset[int] = frozenset()
     """Units that are left out."""
     supplied: Mapping[int, Callable[[Part], Tensors]] = field(default_factory=dict)
@@ -70,7 +72,8 @@ class Units:
         self.anatomy = anatomy
         self._module = module
         self._part: Part | None = None
-        self._forms: dict[int, _Form] = {}
+        self._forms: dict[tuple[Hashable, int], _Form] = {}
+        self._last_forms: dict[int, _Form] = {}
         self._checked = False
         for position, unit in enumerate(anatomy.units):
             _UnitHook(self, position).put_on(unit.module, HOOK)
@@ -91,14 +94,17 @@ class Units:
         if not part.skipped and not part.supplied and not self._checked:
             self._check_order(part.order)
 
-    def like(self, position: int) -> Tensors:
-        """Uninitialised tensors of the shapes that this unit last returned."""
-        found = self._forms[position]
+    def like(self, position: int, branch: Hashable) -> Tensors:
+        """Uninitialised tensors of the shapes that this unit last returned for `branch`, or else for any."""
+        found = self._form(position, branch)
         return tuple(
             torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
             for leaf in found.leaves
             if isinstance(leaf, torch.Tensor)
         )
+
+    def _form(self, position: int, branch: Hashable) -> _Form:
+        return self._forms.get((branch, position)) or self._last_forms[position]
 
     def _check_order(self, order: list[int]) -> None:
         if order != list(range(len(self.anatomy))):
@@ -118,14 +124,13 @@ class Units:
         if position in part.keep_inputs:
             part.inputs[position] = streams_into(module, args, kwargs)
         if position in part.supplied:
-            return self._forms[position].filled(part.supplied[position](part))
+            return self._form(position, part.branch).filled(part.supplied[position](part))
         if position in part.skipped:
-            return self._forms[position].zeros()
+            return self._form(position, part.branch).zeros()
         output = inner(*args, **kwargs)
         leaves, spec = tree_flatten(output)
-        self._forms[position] = _Form(
-            spec, tuple(_valueless(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
-        )
+        form = _Form(spec, tuple(_valueless(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves))
+        self._forms[part.branch, position] = self._last_forms[position] = form
         if position in part.keep_outputs:
             tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
             part.outputs[position] = tensors
