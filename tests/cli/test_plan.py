@@ -68,10 +68,28 @@ def test_the_object_says_all_that_the_help_names(plan, tiny_model):
             "measuredBound": found["speedUp"]["measuredBound"],
             "measure": f"frazil bench exact --model {tiny_model}",
         },
+        "modes": {"rows": found["modes"]["rows"], "notCounted": None},
         "message": {"bytesPerStep": 2 * 8 * 8 * 8 * 4, "perStep": 1, "steps": 40, "what": found["message"]["what"]},
         "changes": found["changes"],
         "problems": [],
     }
+
+
+def test_every_mode_is_told_with_its_counted_bound_and_what_it_changes(plan):
+    code, ended = plan("--json", "--ranks", "2")
+    assert code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    exact, hybrid, guided, alone = found["modes"]["rows"]
+    assert [row["mode"] for row in (exact, hybrid, guided, alone)] == ["Exact", "Hybrid", "Guided", "Guided"]
+    assert (exact["bound"], exact["changes"], exact["approximatedSteps"]) == (2.0, "nothing", 0)
+    assert exact["bytesPerStep"] == 2 * found["message"]["bytesPerStep"], "each of two ranks sends one"
+    assert hybrid["approximatedSteps"] == 4, "a tenth of 40 steps"
+    assert 2.0 < hybrid["bound"] < guided["bound"]
+    assert alone["gpus"] == 1
+    assert alone["bound"] == pytest.approx(guided["bound"] / 2), "reuse is not parallelism"
+    drawn = plan("--ranks", "2")[1].stdout
+    for words in ("Hybrid", "guidance is off in 4 steps", "Guided"):
+        assert words in drawn
 
 
 def test_a_person_sees_the_grid_the_keys_and_the_bound(plan):

@@ -78,7 +78,9 @@ class Model:
         channels = int(self.config.get("out_channels") or self.config["in_channels"])
         cells = (height // self.scale) * (width // self.scale)
         latent = int((self.vae or {}).get("config", {}).get("latent_channels", channels))
-        return min(channels, latent) * cells
+        if channels == 4 * latent:
+            channels //= 4  # two by two latent cells are packed into one token
+        return channels * cells
 
 
 @functools.cache
