@@ -1,0 +1,139 @@
+"""From measured actions to the times that a plan is made from: a line through (frozen share, seconds), for each kind and stage.
+
+No phase in which everything is frozen is needed: a few microbatches with some of their dW skipped give the slope.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from frazil_jobs.training.planning.actions import Kind
+from frazil_jobs.training.planning.schedules import ScheduleOrder
+from frazil_jobs.training.planning.timings import ActionTime, Timings
+
+KEPT = 128
+"""Newest samples kept of each kind, stage and eighth of the frozen share."""
+_EIGHTHS = 8
+_APART = 0.2
+"""Two samples whose frozen shares differ by less say nothing of the slope."""
+_FROZEN_PART = 0.5
+"""Part of a full backward that is left with all frozen, until a frozen one was seen: dX and dW are about equal."""
+
+Group = tuple[Kind, int]
+Line = tuple[float, float]
+"""Seconds of an action with nothing and with everything frozen."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One action as it ran."""
+
+    kind: Kind
+    stage: int
+    frozen: float
+    """Share of the stage's dW cost that was skipped."""
+    seconds: float
+
+
+class Samples:
+    """The newest samples of one rank's stages."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._groups: dict[Group, dict[int, deque[tuple[float, float]]]] = defaultdict(
+            lambda: defaultdict(lambda: deque(maxlen=kept))
+        )
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Note what ran."""
+        for sample in samples:
+            eighth = round(sample.frozen * _EIGHTHS)
+            self._groups[sample.kind, sample.stage][eighth].append((sample.frozen, sample.seconds))
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._groups.clear()
+
+    def lines(self, earlier: Mapping[str, Line] | None = None) -> dict[str, Line]:
+        """Seconds with nothing and with everything frozen, by "<stage><kind>" (JSON has no tuples as keys).
+
+        Where too little was frozen to tell, the share that freezing saved in `earlier` counts.
+        """
+        return {
+            f"{stage}{kind}": fit(kind, stage, _all(eighths), (earlier or {}).get(f"{stage}{kind}"))
+            for (kind, stage), eighths in sorted(self._groups.items())
+        }
+
+    def state_dict(self) -> dict[str, list[list[float]]]:
+        """All samples."""
+        return {
+            f"{stage}{kind}": [list(point) for point in _all(eighths)]
+            for (kind, stage), eighths in sorted(self._groups.items())
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse."""
+        self._groups.clear()
+        for text, points in state.items():
+            kind, stage = Kind(text[-1]), int(text[:-1])
+            self.add(Sample(kind, stage, float(frozen), float(seconds)) for frozen, seconds in points)
+
+
+def _all(eighths: Mapping[int, Iterable[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The points of one group, those with least frozen first: sums and medians don't depend on how they came."""
+    return [point for eighth in sorted(eighths) for point in eighths[eighth]]
+
+
+def fit(kind: Kind, stage: int, points: Sequence[tuple[float, float]], earlier: Line | None = None) -> Line:
+    """(full, frozen) seconds: the Theil-Sen line, which up to 29 % of outliers don't move. `frozen` is in 0 … full.
+
+    F and I don't depend on what is frozen: both are their median.
+    """
+    frozen_N, seconds_N = np.asarray(points, dtype=np.float64).T
+    if not kind.freezable:
+        middle = float(np.median(seconds_N))
+        return middle, middle
+    left, right = np.triu_indices(len(frozen_N), k=1)
+    apart_N = frozen_N[right] - frozen_N[left]
+    far = np.abs(apart_N) > _APART
+    if not far.any():
+        full = median(seconds / max(1e-9, _part(kind, stage, frozen, earlier)) for frozen, seconds in points)
+        return full, full * _part(kind, stage, 1.0, earlier)
+    slope = min(0.0, float(np.median((seconds_N[right] - seconds_N[left])[far] / apart_N[far])))
+    full = max(0.0, float(np.median(seconds_N - slope * frozen_N)))
+    return full, max(0.0, full + slope)
+
+
+def _part(kind: Kind, stage: int, frozen: float, earlier: Line | None) -> float:
+    """Part of its full time that an action takes with a share frozen, by what is known or usual."""
+    if earlier is not None and earlier[0] > 0:
+        left = earlier[1] / earlier[0]
+    else:
+        left = 0.0 if kind is Kind.W or stage == 0 else _FROZEN_PART
+    return 1 - frozen * (1 - left)
+
+
+def merged(ranks: Iterable[Mapping[str, Line]]) -> dict[str, Line]:
+    """The lines of all ranks. Where replicas of a stage differ, the slowest counts: the others wait for it."""
+    lines: dict[str, Line] = {}
+    for rank in ranks:
+        for group, (full, frozen) in rank.items():
+            before = lines.get(group, (0.0, 0.0))
+            lines[group] = (max(before[0], full), max(before[1], frozen))
+    return lines
+
+
+def timings(order: ScheduleOrder, lines: Mapping[str, Line], *, hop_seconds: float) -> Timings:
+    """The times of an order. Raises KeyError where a kind and stage of it was never measured."""
+    times = {group: ActionTime(full=full, frozen=frozen) for group, (full, frozen) in lines.items()}
+    return Timings(
+        provenance="recorded",
+        actions={action: times[f"{action.stage}{action.kind}"] for action in order.actions},
+        hop_seconds=(hop_seconds,) * (order.stages - 1),
+    )
+
