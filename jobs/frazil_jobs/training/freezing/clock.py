@@ -65,7 +65,7 @@ class ActionClock:
     def _mark(self) -> _Mark:
         if not self._events:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -78,4 +78,4 @@ def _between(begin: _Mark, end: _Mark) -> float:
         return end - begin
     assert isinstance(begin, torch.cuda.Event)
     assert isinstance(end, torch.cuda.Event)
-    return begin.elapsed_time(end) / 1000
+    return float(begin.elapsed_time(end)) / 1000

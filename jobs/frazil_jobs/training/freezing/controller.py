@@ -1,4 +1,4 @@
-"""When freezing is measured, planned, ramped up and planned anew: a state machine over optimizer steps, with no clock, no torch.
+"""When freezing is measured, planned, ramped up and planned anew: a state machine over optimizer steps, without a clock.
 
     Warmup       nothing is frozen or measured
     Monitoring   actions are timed; a few microbatches are frozen so that the saving is seen (or all, the published probe)
@@ -23,7 +23,7 @@ from frazil_jobs.api.pipelining import Freezing
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.freezing.timing import Line, merged, timings
 from frazil_jobs.training.planning.actions import Action
-from frazil_jobs.training.planning.program import FreezingPlan
+from frazil_jobs.training.planning.program import FreezingPlan, plan_of
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.planning.simulator import simulate
 from frazil_jobs.training.planning.timings import Timings
@@ -93,7 +93,7 @@ class Planned:
             "step": self.step,
             "reason": str(self.reason),
             "plan": json.loads(self.plan.to_json()),
-            "timings": self.timings.model_dump(mode="json"),
+            "timings": json.loads(self.timings.to_json()),
             "measured": self.measured,
         }
 
@@ -104,7 +104,7 @@ class Planned:
             step=int(entry["step"]),
             reason=Reason(entry["reason"]),
             plan=FreezingPlan.from_json(json.dumps(entry["plan"])),
-            timings=Timings.model_validate(entry["timings"]),
+            timings=Timings.from_json(json.dumps(entry["timings"])),
             measured=entry["measured"],
         )
 
@@ -197,18 +197,9 @@ class Controller:
         """Take a plan, made after `step`: it holds from the next step on. With hysteresis, see LEAST_GAIN."""
         planned, reason = self._in_force(step), due.reason
         if planned is not None:
-            ratios = planned.plan.ratios
-            kept = simulate(self._order, due.timings, ratios).makespan
-            if kept < (1 + LEAST_GAIN) * plan.makespan:
-                reason = Reason.KEPT
-                plan = plan.model_copy(
-                    update={
-                        "ratios": ratios,
-                        "makespan": kept,
-                        "stage_means": planned.plan.stage_means,
-                        "mean_freeze_ratio": planned.plan.mean_freeze_ratio,
-                    }
-                )
+            kept = plan_of(self._order, due.timings, planned.plan.ratios)
+            if kept.makespan < (1 + LEAST_GAIN) * plan.makespan:
+                plan, reason = kept, Reason.KEPT
         self.log.append(Planned(step + 1, reason, plan, due.timings, due.measured))
         self._drifted = 0
         return self.log[-1]
@@ -285,7 +276,8 @@ class Controller:
             return False
         drift = measured / planned.plan.makespan - 1
         side = 0 if abs(drift) <= self._drift else int(math.copysign(1, drift))
-        self._drifted = self._drifted + side if side * self._drifted >= 0 and side else side
+        goes_on = side * self._drifted > 0
+        self._drifted = self._drifted + side if goes_on else side
         return abs(self._drifted) >= PATIENCE
 
 

@@ -28,9 +28,7 @@ class StageTensors:
         """
         rows = {id(part.weight): part.embedding_dim for part in module.modules() if isinstance(part, nn.Embedding)}
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        costs = [
-            max(LEAST_COST, float(rows.get(id(parameter), parameter.numel()))) for _, parameter in named
-        ]
+        costs = [max(LEAST_COST, float(rows.get(id(parameter), parameter.numel()))) for _, parameter in named]
         total = sum(costs)
         return cls(
             names=tuple(name for name, _ in named),

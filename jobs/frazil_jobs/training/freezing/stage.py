@@ -64,7 +64,7 @@ class MixedPrecisionStage(PipelineStage):
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
         """The forward of a microbatch."""
         with self.autocast():
-            return super().forward_maybe_with_nosync(*args, **kwargs)
+            return super().forward_maybe_with_nosync(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _compute_outputs(self, *args: Any, **kwargs: Any) -> Any:
         with self.autocast():
@@ -98,11 +98,13 @@ class FreezingStage(MixedPrecisionStage):
         with self._doing(self._last_forward):
             return super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
 
-    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, full_backward: bool = True, **kwargs: Any) -> Any:
+    def backward_one_chunk(
+        self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
+    ) -> Any:
         """B, or I of a split backward (at the first stage torch does nothing in I)."""
         kind = Kind.B if full_backward else Kind.I
         with self._doing(Action(kind, self.stage_index, bwd_chunk_id)):
-            return super().backward_one_chunk(bwd_chunk_id, *args, full_backward=full_backward, **kwargs)
+            return super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         """W of a split backward, which at the first stage is the whole backward."""

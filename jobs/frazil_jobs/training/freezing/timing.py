@@ -1,4 +1,4 @@
-"""From measured actions to the times that a plan is made from: a line through (frozen share, seconds), for each kind and stage.
+"""From measured actions to the times that a plan is made from: a line through (frozen share, seconds) by kind and stage.
 
 No phase in which everything is frozen is needed: a few microbatches with some of their dW skipped give the slope.
 """
@@ -136,4 +136,3 @@ def timings(order: ScheduleOrder, lines: Mapping[str, Line], *, hop_seconds: flo
         actions={action: times[f"{action.stage}{action.kind}"] for action in order.actions},
         hop_seconds=(hop_seconds,) * (order.stages - 1),
     )
-

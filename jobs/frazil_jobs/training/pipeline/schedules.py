@@ -45,7 +45,7 @@ def schedule_of(
 
 def _of_order(order: Order, stages: Sequence[PipelineStage], common: dict[str, Any]) -> _PipelineScheduleRuntime:
     """A compute-only order, completed and checked by torch as `_load_csv` would do it from a file."""
-    schedule = _PipelineScheduleRuntime(list(stages), **common)
+    schedule = _PipelineScheduleRuntime(list(stages), **common)  # type: ignore[no-untyped-call]
     schedule.pipeline_order = {
         rank: [_Action.from_str(str(action)) for action in actions] for rank, actions in enumerate(order)
     }
