@@ -68,9 +68,7 @@ def model(stages: int, *, dtype: torch.dtype = torch.float32, blocks: int = 1) -
 def batches(count: int, *, dtype: torch.dtype = torch.float32, replica: int = 0) -> list[tuple[torch.Tensor, ...]]:
     """(inputs, condition, target), by batch."""
     generator = torch.Generator().manual_seed(1 + replica)
-    return [
-        tuple(torch.randn(BATCH, WIDTH, generator=generator, dtype=dtype) for _ in range(3)) for _ in range(count)
-    ]
+    return [tuple(torch.randn(BATCH, WIDTH, generator=generator, dtype=dtype) for _ in range(3)) for _ in range(count)]
 
 
 def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -205,6 +205,12 @@ class Controller:
         return self.log[-1]
 
     @property
+    def forgets(self) -> bool:
+        """Whether, after a look, times measured so far are of no use: either a plan was made, or the step was as long as
+        predicted, or drift has only just begun, and they may be from before it."""
+        return abs(self._drifted) < PATIENCE - 1
+
+    @property
     def last_lines(self) -> Mapping[str, Line] | None:
         """Times that the newest plan was made from, by "<stage><kind>"."""
         if not self.log:

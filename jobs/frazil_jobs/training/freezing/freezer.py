@@ -132,12 +132,12 @@ class Freezer:
         )
         self._spans.clear()
         due = self._controller.decide(step, notes)
-        if due is None:
-            return
-        text = self._solved(due.timings)
-        self._controller.adopt(step, due, FreezingPlan.from_json(text))
-        agree(self._exchange, "The freezing plan", [text, json.dumps(self._controller.state_dict())])
-        self._samples.clear()
+        if due is not None:
+            text = self._solved(due.timings)
+            self._controller.adopt(step, due, FreezingPlan.from_json(text))
+            agree(self._exchange, "The freezing plan", [text, json.dumps(self._controller.state_dict())])
+        if self._controller.forgets:
+            self._samples.clear()
 
     @property
     def plans_ahead(self) -> bool:

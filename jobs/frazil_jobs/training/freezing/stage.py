@@ -66,6 +66,15 @@ class MixedPrecisionStage(PipelineStage):
         with self.autocast():
             return super().forward_maybe_with_nosync(*args, **kwargs)  # type: ignore[no-untyped-call]
 
+    def get_local_bwd_output(self, mb_index: int) -> Any:
+        """What a stage hands to its neighbour on the same rank: nothing in an evaluation, where torch would raise."""
+        return super().get_local_bwd_output(mb_index) if self.has_backward else None
+
+    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
+        """The same from the neighbour's side."""
+        if self.has_backward:
+            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
+
     def _compute_outputs(self, *args: Any, **kwargs: Any) -> Any:
         with self.autocast():
             return super()._compute_outputs(*args, **kwargs)

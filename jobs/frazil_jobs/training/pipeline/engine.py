@@ -133,7 +133,7 @@ class PipelineEngine:
         self._batch += 1
         if not self.holds_last:
             return None
-        self._losses.append(torch.stack(losses).float().mean())
+        self._losses.append(torch.stack(losses).double().mean())
         return self._losses[-1]
 
     def reduce_gradients(self) -> None:
