@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from frazil_jobs.api.pipelining import Freezing
 from frazil_jobs.training.pipeline import PipelineEngine
+from frazil_jobs.training.planning.schedules import order_of
 
 TENSORS = len(list(Stage().parameters()))
 
@@ -428,11 +429,14 @@ def bad_batch(schedule: str, pipeline: int) -> None:
 
 
 def wrong_stages(schedule: str, pipeline: int) -> None:
-    """Stages of another rank."""
-    whole = model(stage_count(schedule, pipeline))
+    """Each rank is given the stages of the next."""
     pipeline_group, _ = groups(pipeline)
+    theirs = order_of(schedule, ranks=pipeline, microbatches=MICROBATCHES).placement.stages_of(
+        (dist.get_rank() + 1) % pipeline
+    )
+    whole = model(stage_count(schedule, pipeline))
     PipelineEngine(
-        {0: whole[0]},
+        {stage: whole[stage] for stage in theirs},
         schedule=schedule,
         microbatches=MICROBATCHES,
         loss=loss,
