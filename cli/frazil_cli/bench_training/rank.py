@@ -1,0 +1,114 @@
+"""One rank of `frazil bench training`: it runs a pipeline batch of every row, round by round, through the real engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from frazil_cli.bench_training.emulated import WIDTH, EmulatedStage
+from frazil_cli.bench_training.measure import TIMEOUT_SECONDS, Settings
+from frazil_cli.bench_training.rows import MICROBATCHES, RANKS, Row, rows_of, scaled_model
+from frazil_jobs.base import parent
+from frazil_jobs.training.freezing.clock import Timed
+from frazil_jobs.training.freezing.controller import Planned, Reason
+from frazil_jobs.training.freezing.freezer import Freezer
+from frazil_jobs.training.pipeline import PipelineEngine
+from frazil_jobs.training.planning.models import ModelTime
+
+
+def main(workdir: Path, rank: int) -> None:
+    """Run, and leave every rank's times of every row and round in the folder."""
+    parent.die_with_parent()
+    torch.set_num_threads(1)
+    settings = Settings.read(workdir)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{workdir}/rendezvous",
+        rank=rank,
+        world_size=RANKS,
+        timeout=timedelta(seconds=TIMEOUT_SECONDS),
+    )
+    group = dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    assert group is not None
+    model = scaled_model(settings.least_ms)
+    rows = rows_of(model, settings.schedules, max_ratio=settings.max_ratio)
+    engines = [_engine(row, model, rank, group) for row in rows]
+    measured: list[list[dict[str, Any]]] = [[] for _ in rows]
+    for number in range(settings.rounds + 1):
+        for position in range(len(rows)):
+            at = (position + number) % len(rows)
+            times = _batch(engines[at], number, group)
+            if number and rank == 0:  # in the first round torch learns shapes
+                measured[at].append(times)
+        if rank == 0:
+            (workdir / "progress").write_text(f"{number}/{settings.rounds}")
+    if rank == 0:
+        (workdir / "measured.json").write_text(json.dumps(measured))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _engine(row: Row, model: ModelTime, rank: int, group: dist.ProcessGroup) -> PipelineEngine:
+    bounds = row.cut.bounds
+    stages = {
+        stage: EmulatedStage(model.blocks[bounds[stage] : bounds[stage + 1]], first=stage == 0)
+        for stage in row.order.placement.stages_of(rank)
+    }
+    freezer = Freezer(
+        row.freezing,
+        stages,
+        schedule=row.schedule,
+        pipeline=RANKS,
+        microbatches=MICROBATCHES,
+        seed=0,
+        warmup_steps=0,
+        pipeline_group=group,
+        data_group=None,
+        replay=[Planned(0, Reason.MONITORED, row.plan, row.timings, None).to_json()],
+    )
+    return PipelineEngine(
+        stages,
+        schedule=row.schedule,
+        microbatches=MICROBATCHES,
+        loss=_loss,
+        pipeline_group=group,
+        data_group=None,
+        freezer=freezer,
+    )
+
+
+def _loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (output - target).square().mean()
+
+
+def _batch(engine: PipelineEngine, number: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """One pipeline batch: its seconds over all ranks, those of each action, and what was frozen."""
+    engine.begin_step(number)
+    x = torch.ones(MICROBATCHES, WIDTH)
+    dist.barrier(group=group)
+    engine.train_batch((x,), torch.zeros_like(x))
+    engine.reduce_gradients()
+    for parameter in engine.parameters():
+        parameter.grad = None
+    report = engine.share(engine.end_step())
+    return {
+        "seconds": _span(report.timed),
+        "actions": {str(one.action): one.seconds for one in report.timed},
+        "ratio": report.mean_freeze_ratio,
+    }
+
+
+def _span(timed: Sequence[Timed]) -> float:
+    """From the first start to the last end: all ranks read the same clock of this machine."""
+    return max(one.start + one.seconds for one in timed) - min(one.start for one in timed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
