@@ -92,7 +92,7 @@ def replayed(schedule: str, pipeline: int, settings: dict[str, Any], steps: int)
     return {
         "plans": [(entry["step"], entry["plan"]) for entry in log],
         "same": weights_of(live) == weights_of(again),
-        "frozen": live.freezer.tensor_shares(),
+        "frozen": live.freezer.selection.tensor_shares(),
     }
 
 
@@ -141,4 +141,4 @@ def metric(schedule: str, pipeline: int, method: str, steps: int, threshold: str
     settings = {"method": method, "apf_threshold": threshold, "auto_freeze_percentile": 60}
     rank = rank_of(schedule, pipeline=pipeline, accumulation=2, settings=Freezing(**settings), blocks=2)
     seen = _train(rank, _optimizer(rank), 0, steps)
-    return {"frozen": rank.freezer.tensor_shares(), "seen": seen}
+    return {"frozen": rank.freezer.selection.tensor_shares(), "seen": seen}

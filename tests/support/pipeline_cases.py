@@ -7,7 +7,7 @@ those microbatches that a mask leaves: no schedule, no stage, no requires_grad i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -95,9 +95,10 @@ class GivenFreezer(Freezer):
 
     given: Mapping[int, Any]
 
-    def _draw(self, step: int, stage: int) -> Any:
-        drawn = super()._draw(step, stage)
-        return type(drawn)(mask=self.given[stage], shares=drawn.shares)
+    def begin_step(self, step: int) -> None:
+        super().begin_step(step)
+        for stage, drawn in self.selection._drawn.items():
+            self.selection._drawn[stage] = replace(drawn, mask=self.given[stage])
 
 
 @dataclass

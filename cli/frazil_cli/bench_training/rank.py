@@ -17,8 +17,8 @@ from frazil_cli.bench_training.measure import TIMEOUT_SECONDS, Settings
 from frazil_cli.bench_training.rows import MICROBATCHES, RANKS, Row, rows_of, scaled_model
 from frazil_jobs.base import parent
 from frazil_jobs.training.freezing.clock import Timed
-from frazil_jobs.training.freezing.controller import Planned, Reason
 from frazil_jobs.training.freezing.freezer import Freezer
+from frazil_jobs.training.freezing.plans import Planned, Reason
 from frazil_jobs.training.pipeline import PipelineEngine
 from frazil_jobs.training.planning.models import ModelTime
 

@@ -8,17 +8,10 @@ import pytest
 
 from frazil_jobs.api.pipelining import Freezing
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.training.freezing.controller import (
-    PATIENCE,
-    WATCH_EVERY,
-    Controller,
-    Notes,
-    Phase,
-    Reason,
-    fitted_hop,
-)
+from frazil_jobs.training.freezing.controller import PATIENCE, WATCH_EVERY, Controller, Phase
 from frazil_jobs.training.freezing.injected import InjectedTimes
-from frazil_jobs.training.freezing.timing import Sample, Samples
+from frazil_jobs.training.freezing.plans import Notes, Reason
+from frazil_jobs.training.freezing.timing import Sample, Samples, fitted_hop
 from frazil_jobs.training.planning.program import FreezingSettings, solve
 from frazil_jobs.training.planning.schedules import order_of
 from frazil_jobs.training.planning.simulator import simulate

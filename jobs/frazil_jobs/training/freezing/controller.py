@@ -11,22 +11,18 @@ notes, so that all decide alike.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
-from typing import Any, Self
+from typing import Any
 
 from frazil_jobs.api.pipelining import Freezing
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.training.freezing.timing import Line, merged, timings
+from frazil_jobs.training.freezing.plans import Due, Notes, Planned, Reason
+from frazil_jobs.training.freezing.timing import Line, fitted_hop, merged, timings
 from frazil_jobs.training.planning.actions import Action
 from frazil_jobs.training.planning.program import FreezingPlan, plan_of
 from frazil_jobs.training.planning.schedules import ScheduleOrder
-from frazil_jobs.training.planning.simulator import simulate
-from frazil_jobs.training.planning.timings import Timings
 
 WATCH_EVERY = 10
 """Optimizer steps between two looks at the drift."""
@@ -43,70 +39,6 @@ class Phase(StrEnum):
     MONITORING = "Monitoring"
     RAMP = "Ramp"
     STABLE = "Stable"
-
-
-class Reason(StrEnum):
-    """Why a plan is in the log."""
-
-    MONITORED = "Monitored"
-    """The first one."""
-    DRIFTED = "Drifted"
-    """The step had drifted from its prediction, and new ratios make it shorter."""
-    KEPT = "Kept"
-    """It had drifted, but new ratios would gain too little: the old ones go on under a new prediction."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """What one rank tells the others."""
-
-    lines: Mapping[str, Line]
-    """Times of its stages (timing.Samples.lines)."""
-    span: float | None
-    """Median seconds of a pipeline batch on this rank, from its first action's start to its last one's end."""
-
-
-@dataclass(frozen=True)
-class Due:
-    """A plan that is due: what to solve, and why."""
-
-    timings: Timings
-    reason: Reason
-    measured: float | None
-    """Seconds of a pipeline batch."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An entry of the log."""
-
-    step: int
-    """First optimizer step that it holds for."""
-    reason: Reason
-    plan: FreezingPlan
-    timings: Timings
-    measured: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "step": self.step,
-            "reason": str(self.reason),
-            "plan": json.loads(self.plan.to_json()),
-            "timings": json.loads(self.timings.to_json()),
-            "measured": self.measured,
-        }
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """The inverse, bit for bit."""
-        return cls(
-            step=int(entry["step"]),
-            reason=Reason(entry["reason"]),
-            plan=FreezingPlan.from_json(json.dumps(entry["plan"])),
-            timings=Timings.from_json(json.dumps(entry["timings"])),
-            measured=entry["measured"],
-        )
 
 
 class Controller:
@@ -131,6 +63,11 @@ class Controller:
         self.log: list[Planned] = []
         self._drifted = 0
         """Looks in a row that saw drift, negative where steps were faster than predicted."""
+
+    @property
+    def plans(self) -> Sequence[Planned]:
+        """Those made, or those replayed."""
+        return self._replayed or self.log
 
     @property
     def monitors_until(self) -> int:
@@ -242,7 +179,7 @@ class Controller:
 
     def _in_force(self, step: int) -> Planned | None:
         """The newest plan that holds for a step."""
-        entries = [entry for entry in (self._replayed or self.log) if entry.step <= step]
+        entries = [entry for entry in self.plans if entry.step <= step]
         return entries[-1] if entries else None
 
     def _probing(self, step: int) -> Mapping[Action, float]:
@@ -285,28 +222,3 @@ class Controller:
         goes_on = side * self._drifted > 0
         self._drifted = self._drifted + side if goes_on else side
         return abs(self._drifted) >= PATIENCE
-
-
-def fitted_hop(
-    order: ScheduleOrder, lines: Mapping[str, Line], ratios: Mapping[Action, float], measured: float | None
-) -> float:
-    """Seconds from one rank to the next that make the simulated step as long as the measured one; 0 where it is longer.
-
-    So everything that no action's clock sees (messages, launches, Python) is in the prediction, where it belongs.
-    """
-
-    def length(hop: float) -> float:
-        return simulate(order, timings(order, lines, hop_seconds=hop), ratios).makespan
-
-    if measured is None or order.stages < 2 or length(0.0) >= measured:
-        return 0.0
-    low, high = 0.0, measured
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if length(middle) < measured else (low, middle)
-    return low
-
-
-def median_span(spans: Sequence[float]) -> float | None:
-    """Of one rank's batches."""
-    return median(spans) if spans else None

@@ -1,6 +1,6 @@
-"""The freezer: one rank's edge of freezing. It draws masks, collects times, and has the plan solved on one rank.
+"""The freezer: one rank's edge of freezing. It has masks drawn, collects times, and has the plan solved on one rank.
 
-What is decided is decided in `controller` (how much) and `masks` and `metrics` (which); here it meets parameters and ranks.
+How much is frozen is decided in `controller`, which tensors in `selection`; here decisions meet the other ranks.
 """
 
 from __future__ import annotations
@@ -8,26 +8,22 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch.distributed as dist
 from torch import nn
 
 from frazil_jobs.api.pipelining import Freezing, Schedule
 from frazil_jobs.base.exits import BadConfiguration, FrazilError
-from frazil_jobs.training.freezing import masks
 from frazil_jobs.training.freezing.clock import Timed
-from frazil_jobs.training.freezing.controller import Controller, Notes, Phase, median_span
+from frazil_jobs.training.freezing.controller import Controller, Phase
 from frazil_jobs.training.freezing.costs import StageTensors
-from frazil_jobs.training.freezing.draws import Bools
 from frazil_jobs.training.freezing.exchange import Alone, Exchange, Groups, agree
 from frazil_jobs.training.freezing.injected import InjectedTimes
-from frazil_jobs.training.freezing.metrics import Apf, AutoFreeze, Metric
-from frazil_jobs.training.freezing.stage import Frozen
+from frazil_jobs.training.freezing.plans import Notes
+from frazil_jobs.training.freezing.selection import Selection
 from frazil_jobs.training.freezing.timing import Sample, Samples
-from frazil_jobs.training.planning.actions import Action
 from frazil_jobs.training.planning.program import FreezingPlan, FreezingSettings, solve
 from frazil_jobs.training.planning.schedules import ScheduleOrder, order_of
 from frazil_jobs.training.planning.timings import Timings
@@ -36,16 +32,6 @@ SPANS_KEPT = 64
 """Newest batches whose length counts."""
 
 Solve = Callable[[ScheduleOrder, Timings, FreezingSettings], FreezingPlan]
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """One stage's masks of one optimizer step."""
-
-    mask: Bools
-    """[accumulation · microbatches, tensors], True where frozen."""
-    shares: tuple[float, ...]
-    """Share of the stage's dW cost that is frozen, by microbatch."""
 
 
 class Freezer:
@@ -79,45 +65,33 @@ class Freezer:
         self._settings = settings
         self._tensors = {stage: StageTensors.of(module) for stage, module in sorted(stages.items())}
         self._order = order_of(schedule, ranks=pipeline, microbatches=microbatches)
-        self._accumulation, self._seed, self._levels = accumulation, seed, mask_levels
+        self._accumulation, self._seed = accumulation, seed
         groups = pipeline_group is not None or data_group is not None
         self._exchange: Exchange = exchange or (Groups(pipeline_group, data_group) if groups else Alone())
         self._injected, self._solver = injected, solver
         self._controller = Controller(settings, self._order, warmup_steps=warmup_steps, replay=replay)
-        self._metric = self._make_metric()
+        self.selection = Selection(
+            settings,
+            self._tensors,
+            self._order,
+            accumulation=accumulation,
+            seed=seed,
+            levels=mask_levels,
+            exchange=self._exchange,
+        )
+        """What is frozen in the step."""
         self._samples = Samples()
         self._spans: deque[float] = deque(maxlen=SPANS_KEPT)
-        self._drawn: dict[int, _Drawn] = {}
         self._unchecked = True
 
     def begin_step(self, step: int) -> None:
         """Draw the masks of a step. A collective where a metric spans ranks, and in the first step (all must agree)."""
         if self._unchecked:
-            agree(self._exchange, "The state of freezing", [str(step), json.dumps(self._controller.state_dict())])
+            told = [str(step), json.dumps(self._controller.state_dict()), json.dumps(self.plans)]
+            agree(self._exchange, "The state of freezing", told)
             self._unchecked = False
-        if self._metric is not None:
-            self._metric.look(step)
-        self._drawn = {stage: self._draw(step, stage) for stage in self._tensors}
-
-    def frozen(self, stage: int, batch: int) -> Frozen:
-        """The parameters that each microbatch of a stage skips, in accumulated batch `batch` of the step."""
-        count = self._order.microbatches
-        rows = self._drawn[stage].mask[batch * count : (batch + 1) * count]
-        parameters = self._tensors[stage].parameters
-        return [[parameters[at] for at in np.flatnonzero(row)] for row in rows]
-
-    def kept(self) -> dict[nn.Parameter, int]:
-        """In how many microbatches of the step each parameter was trained."""
-        return {
-            parameter: int(trained)
-            for stage, drawn in self._drawn.items()
-            for parameter, trained in zip(self._tensors[stage].parameters, (~drawn.mask).sum(0), strict=True)
-        }
-
-    def note_gradients(self, step: int) -> None:
-        """After reduction, for the metrics."""
-        if self._metric is not None:
-            self._metric.note_gradients(step)
+        ratios = self._controller.ratios(step) if self.plans_ahead else None
+        self.selection.draw(step, ratios, probing=self._controller.phase(step) is Phase.MONITORING)
 
     def end_step(self, step: int, timed: Sequence[Timed]) -> None:
         """Note times, and plan where it is time to: then a collective, at the same steps on every rank."""
@@ -128,7 +102,10 @@ class Freezer:
         if not self._controller.compares(step):
             return
         notes = self._exchange.gather(
-            Notes(lines=self._samples.lines(self._controller.last_lines), span=median_span(self._spans))
+            Notes(
+                lines=self._samples.lines(self._controller.last_lines),
+                span=median(self._spans) if self._spans else None,
+            )
         )
         self._spans.clear()
         due = self._controller.decide(step, notes)
@@ -156,8 +133,8 @@ class Freezer:
 
     @property
     def plans(self) -> list[dict[str, Any]]:
-        """Log of the plans made so far, as JSON values: step, reason, plan, timings, measured. What `replay` takes."""
-        return [entry.to_json() for entry in self._controller.log]
+        """Log of plans made (or replayed) so far, as JSON values: step, reason, plan, timings, measured. For `replay`."""
+        return [entry.to_json() for entry in self._controller.plans]
 
     def phase(self, step: int) -> Phase | None:
         """Of the controller; None where only a metric freezes."""
@@ -167,18 +144,6 @@ class Freezer:
         """Seconds of a pipeline batch by the plan in force."""
         return self._controller.predicted(step)
 
-    def frozen_shares(self) -> dict[int, float]:
-        """Share of each of this rank's stages' dW cost that is frozen in the step."""
-        return {stage: float(np.mean(drawn.shares)) for stage, drawn in self._drawn.items()}
-
-    def tensor_shares(self) -> dict[str, float]:
-        """Share of the step's microbatches that freeze each tensor of this rank, by "<stage>.<name>"."""
-        return {
-            f"{stage}.{name}": float(share)
-            for stage, drawn in self._drawn.items()
-            for name, share in zip(self._tensors[stage].names, drawn.mask.mean(0), strict=True)
-        }
-
     def state_dict(self) -> dict[str, Any]:
         """State between two steps, of this rank: JSON-like values and (APF only) tensors. Each rank saves its own."""
         return {
@@ -186,7 +151,7 @@ class Freezer:
             "controller": self._controller.state_dict(),
             "samples": self._samples.state_dict(),
             "spans": list(self._spans),
-            "metric": self._metric.state_dict() if self._metric is not None else {},
+            "metric": self.selection.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,8 +166,7 @@ class Freezer:
         self._controller.load_state_dict(state["controller"])
         self._samples.load_state_dict(state["samples"])
         self._spans = deque(state["spans"], maxlen=SPANS_KEPT)
-        if self._metric is not None:
-            self._metric.load_state_dict(state["metric"])
+        self.selection.load_state_dict(state["metric"])
         self._unchecked = True
 
     def _job(self) -> dict[str, Any]:
@@ -214,52 +178,6 @@ class Freezer:
             "seed": self._seed,
             "tensors": {str(stage): len(tensors) for stage, tensors in self._tensors.items()},
         }
-
-    def _make_metric(self) -> Metric | None:
-        settings = self._settings
-        wanted = settings.selection if settings.method == "Timely" else settings.method
-        if wanted == "APF":
-            return Apf(self._tensors, float(settings.apf_threshold))
-        if wanted == "AutoFreeze":
-            return AutoFreeze(self._tensors, settings.auto_freeze_percentile, self._exchange)
-        return None
-
-    def _draw(self, step: int, stage: int) -> _Drawn:
-        tensors, count = self._tensors[stage], self._order.microbatches * self._accumulation
-        if not self.plans_ahead:
-            settled = self._metric.settled(step, stage) if self._metric is not None else [False] * len(tensors)
-            mask: Bools = np.tile(np.asarray(settled, dtype=np.bool_), (count, 1))
-        else:
-            mask = self._select(step, stage, self._ratios(step, stage))
-        return _Drawn(mask=mask, shares=tuple(masks.frozen_cost(mask, tensors.costs).tolist()))
-
-    def _ratios(self, step: int, stage: int) -> list[float]:
-        """By microbatch of the step, the accumulated batches one after the other."""
-        by_action = self._controller.ratios(step)
-        batch = [0.0] * self._order.microbatches
-        for action, ratio in by_action.items():
-            if action.stage == stage:
-                batch[action.microbatch] = ratio
-        probes = self._controller.phase(step) is Phase.MONITORING and min(batch) >= 1
-        if probes and stage == self._order.stages - 1:
-            # published: one tensor of the last stage goes on training while everything else is frozen
-            batch = [1 - 1 / len(self._tensors[stage])] * len(batch)
-        return batch * self._accumulation
-
-    def _select(self, step: int, stage: int, ratios: Sequence[float]) -> Bools:
-        tensors = self._tensors[stage]
-        key = (self._seed, step // self._settings.redraw_every, stage)
-        if self._levels is not None:
-            return masks.front_prefix(tensors.costs, ratios, *key, levels=self._levels)
-        match self._settings.selection:
-            case "Uniform":
-                return masks.uniform(len(tensors), ratios, *key, first_stage=stage == 0)
-            case "APF" | "AutoFreeze":
-                assert self._metric is not None
-                return masks.preferring(self._metric.settled(step, stage), ratios, *key)
-            case "CostAware":
-                draw = masks.front_prefix if stage == 0 else masks.cost_aware
-                return draw(tensors.costs, ratios, *key)
 
     def _solved(self, timings: Timings) -> str:
         """The plan's JSON, solved by one rank. An error there is raised on all."""
@@ -285,19 +203,17 @@ class Freezer:
                 Sample(action.kind, action.stage, share, self._injected.seconds(step, action, share))
                 for action in self._order.actions
                 if action.stage in self._tensors
-                for share in [self._share(action, 0)]
+                for share in [self.selection.share(action, 0)]
             )
             if self._controller.counts_span(step):
                 self._spans.append(self._injected.span(step, self._order, ratios))
             return
         self._samples.add(
-            Sample(one.action.kind, one.action.stage, self._share(one.action, one.batch), one.seconds) for one in timed
+            Sample(one.action.kind, one.action.stage, self.selection.share(one.action, one.batch), one.seconds)
+            for one in timed
         )
         if self._controller.counts_span(step):
             self._spans.extend(spans_of(timed))
-
-    def _share(self, action: Action, batch: int) -> float:
-        return self._drawn[action.stage].shares[batch * self._order.microbatches + action.microbatch]
 
 
 def spans_of(timed: Sequence[Timed]) -> list[float]:

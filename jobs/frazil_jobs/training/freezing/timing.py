@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from frazil_jobs.training.planning.actions import Kind
+from frazil_jobs.training.planning.actions import Action, Kind
 from frazil_jobs.training.planning.schedules import ScheduleOrder
+from frazil_jobs.training.planning.simulator import simulate
 from frazil_jobs.training.planning.timings import ActionTime, Timings
 
 KEPT = 128
@@ -136,3 +137,23 @@ def timings(order: ScheduleOrder, lines: Mapping[str, Line], *, hop_seconds: flo
         actions={action: times[f"{action.stage}{action.kind}"] for action in order.actions},
         hop_seconds=(hop_seconds,) * (order.stages - 1),
     )
+
+
+def fitted_hop(
+    order: ScheduleOrder, lines: Mapping[str, Line], ratios: Mapping[Action, float], measured: float | None
+) -> float:
+    """Seconds from one rank to the next that make the simulated step as long as the measured one; 0 where it is longer.
+
+    So everything that no action's clock sees (messages, launches, Python) is in the prediction, where it belongs.
+    """
+
+    def length(hop: float) -> float:
+        return simulate(order, timings(order, lines, hop_seconds=hop), ratios).makespan
+
+    if measured is None or order.stages < 2 or length(0.0) >= measured:
+        return 0.0
+    low, high = 0.0, measured
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if length(middle) < measured else (low, middle)
+    return low

@@ -126,7 +126,7 @@ class PipelineEngine:
             raise RuntimeError(f"train_batch was called more than {self._accumulation} times since begin_step")
         self._clock.begin_batch()
         frozen = {
-            stage: self._freezer.frozen(stage, self._batch) if self._freezer is not None else ()
+            stage: self._freezer.selection.frozen(stage, self._batch) if self._freezer is not None else ()
             for stage in self._modules
         }
         losses = self._runner.train(*self._cut(inputs, target, kwargs), frozen)
@@ -146,7 +146,7 @@ class PipelineEngine:
         everything = self._microbatches * self._accumulation
         kept = dict.fromkeys(self._parameters, everything)
         if self._freezer is not None:
-            kept |= self._freezer.kept()
+            kept |= self._freezer.selection.kept()
         for parameter, microbatches in kept.items():
             if microbatches == 0:
                 parameter.grad = None
@@ -154,7 +154,7 @@ class PipelineEngine:
         rescales = self._freezer is not None and self._freezer.rescales
         gradients.divide({one: replicas * (kept[one] if rescales else everything) for one in self._parameters})
         if self._freezer is not None:
-            self._freezer.note_gradients(self._step)
+            self._freezer.selection.note_gradients(self._step)
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale gradients so that the norm of the whole model's gradient is at most `max_norm`; 0 only measures.
@@ -172,7 +172,7 @@ class PipelineEngine:
         report = StepReport(
             step=self._step,
             phase=str(phase) if phase is not None else "Metric",
-            freeze_ratios=self._freezer.frozen_shares(),
+            freeze_ratios=self._freezer.selection.stage_shares(),
             predicted_seconds=self._freezer.predicted(self._step),
             timed=tuple(timed),
         )
