@@ -7,6 +7,7 @@ of the whole model, not one of each rank.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -89,7 +90,8 @@ class Apf:
             moved = _DECAY * moved + (1 - _DECAY) * float(change.mean())
             size = _DECAY * size + (1 - _DECAY) * float(change.abs().mean())
             self._means[name] = moved, size
-            settled = abs(moved) / max(size, _NEVER) <= self._threshold
+            # what has not moved at all has not begun to learn (behind the closed gates of an adaLN-zero block, say)
+            settled = size > 0 and abs(moved) / max(size, _NEVER) <= self._threshold
         period = self._periods.get(name, 0)
         period = period + LOOK_EVERY if settled else period // 2
         self._periods[name] = period if period >= LOOK_EVERY else 0
@@ -150,30 +152,32 @@ class AutoFreeze:
         """Collective: every rank sees the scores of all layers, and finds the same start."""
         if step % LOOK_EVERY or step == 0:
             return
-        if set(self._earlier) == set(self._norms):
-            scores: dict[tuple[int, int], float] = {}
-            for part in self._exchange.gather(self._scores()):
-                scores |= part
-            self._grow(scores)
+        scores: dict[tuple[int, int], float] = {}
+        for part in self._exchange.gather(self._scores()):
+            scores |= part
+        self._grow(scores)
         self._earlier = dict(self._norms)
 
     def _scores(self) -> dict[tuple[int, int], float]:
-        """Relative change of the gradient's L1 norm, summed over a layer's tensors, by (stage, layer)."""
+        """Relative change of the gradient's L1 norm, summed over a layer's tensors, by (stage, layer).
+
+        Infinite where a tensor had no gradient yet, or one of 0: it has not begun to learn, so it has not settled.
+        """
         scores: dict[tuple[int, int], float] = {}
         for stage, tensors in self._stages.items():
             for name in tensors.names:
                 layer = stage, self._layers[stage].index(layer_of(name))
                 before, now = self._earlier.get(f"{stage}.{name}"), self._norms.get(f"{stage}.{name}")
-                change = abs(before - now) / max(before, _NEVER) if before is not None and now is not None else 0.0
+                change = abs(before - now) / before if before and now is not None else math.inf
                 scores[layer] = scores.get(layer, 0.0) + change
         return scores
 
     def _grow(self, scores: Mapping[tuple[int, int], float]) -> None:
         ahead = sorted(layer for layer in scores if layer >= self._start)
-        if not ahead:
-            return
-        threshold = float(np.percentile([scores[layer] for layer in ahead], self._percentile))
-        self._start = next(layer for layer in ahead if scores[layer] >= threshold)
+        known = [scores[layer] for layer in ahead if scores[layer] < math.inf]
+        if known:
+            threshold = float(np.percentile(known, self._percentile))
+            self._start = next(layer for layer in ahead if scores[layer] >= threshold)
 
     def settled(self, step: int, stage: int) -> list[bool]:
         """Those before the first trained layer of the whole model."""

@@ -50,8 +50,8 @@ class Selection:
         self._drawn: dict[int, Drawn] = {}
 
     def draw(self, step: int, ratios: Mapping[Action, float] | None, *, probing: bool) -> None:
-        """Draw a step's masks: to `ratios`, or None to freeze what the metric calls settled. `probing`: ratios of 1 are there
-        to be measured (published probe). A collective where a metric spans ranks."""
+        """Draw a step's masks: to `ratios`, or None to freeze what the metric calls settled. `probing`: ratios of 1 are
+        there to be measured (published probe). A collective where a metric spans ranks."""
         if self._metric is not None:
             self._metric.look(step)
         for stage in self._tensors:
