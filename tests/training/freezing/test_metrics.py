@@ -117,7 +117,7 @@ def run_auto(auto: AutoFreeze, tensors: StageTensors, norms: list[list[float]]) 
 
 def test_autofreeze_freezes_the_front_up_to_the_first_layer_that_still_changes():
     stages = one_stage()
-    auto = AutoFreeze(stages, 60, Alone())
+    auto = AutoFreeze(stages, 80, Alone())
     run_auto(auto, stages[0], [[1, 1, 1, 1], [1.01, 1.02, 2, 1.01]])
     assert auto.settled(20, 0) == [True, True, False, False]
 
@@ -144,7 +144,7 @@ def test_autofreeze_stops_before_a_layer_that_has_not_begun_to_learn():
 
 def test_autofreezes_prefix_never_shrinks():
     stages = one_stage()
-    auto = AutoFreeze(stages, 60, Alone())
+    auto = AutoFreeze(stages, 80, Alone())
     run_auto(auto, stages[0], [[1, 1, 1, 1], [1.01, 1.02, 2, 1.01], [-1, -1, 2.01, 9], [-1, -1, 9, 9]])
     assert auto.settled(40, 0)[:2] == [True, True]
 
