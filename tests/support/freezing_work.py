@@ -82,17 +82,18 @@ def resumed(
     return {"same": ends, "seen": seen, "plans": plans}
 
 
-def replayed(schedule: str, pipeline: int, settings: dict[str, Any], steps: int) -> dict[str, Any]:
-    """A live run, whose plans come from its own clock, and a run that replays its log."""
-    live = rank_of(schedule, pipeline=pipeline, accumulation=2, settings=Freezing(**settings))
-    _train(live, _optimizer(live), 0, steps)
-    log = json.loads(json.dumps(live.freezer.plans))
-    again = rank_of(schedule, pipeline=pipeline, accumulation=2, settings=Freezing(**settings), replay=log)
+def replayed(schedule: str, pipeline: int, settings: dict[str, Any], steps: int, live: bool) -> dict[str, Any]:
+    """A run whose plans come from its own clock (`live`) or from given times, and a run without either that replays its
+    log."""
+    plain = {"pipeline": pipeline, "accumulation": 2, "settings": Freezing(**settings)}
+    first = rank_of(schedule, **plain) if live else _rank(schedule, pipeline, settings)
+    _train(first, _optimizer(first), 0, steps)
+    log = json.loads(json.dumps(first.freezer.plans))
+    again = rank_of(schedule, **plain, replay=log)
     _train(again, _optimizer(again), 0, steps)
     return {
         "plans": [(entry["step"], entry["plan"]) for entry in log],
-        "same": weights_of(live) == weights_of(again),
-        "frozen": live.freezer.selection.tensor_shares(),
+        "same": weights_of(first) == weights_of(again),
     }
 
 

@@ -35,15 +35,18 @@ def test_so_does_one_of_every_schedule_and_selection_that_is_planned_anew(schedu
         assert len(rank["plans"]) == 2
 
 
-def test_a_live_run_replayed_from_its_log_ends_with_the_same_weights_bit_for_bit():
+@pytest.mark.parametrize("live", [True, False])
+def test_a_run_replayed_from_its_log_ends_with_the_same_weights_bit_for_bit(live):
     settings = {**SHORT, "warmup_steps": 1}
-    for rank in on(2, "replayed", schedule="1F1B", pipeline=2, settings=settings, steps=10):
+    for rank in on(2, "replayed", schedule="1F1B", pipeline=2, settings=settings, steps=9, live=live):
         assert rank["same"]
-        assert [step for step, _ in rank["plans"]] == [4]
+        ((step, plan),) = rank["plans"]
+        assert step == 4
+        assert live or plan["mean_freeze_ratio"] > 0.1
 
 
 def test_live_plans_are_the_same_on_every_rank():
-    first, second = on(2, "replayed", schedule="ZBH1", pipeline=2, settings=SHORT, steps=7)
+    first, second = on(2, "replayed", schedule="ZBH1", pipeline=2, settings=SHORT, steps=7, live=True)
     assert first["plans"] == second["plans"] != []
 
 
