@@ -137,7 +137,7 @@ def failing(schedule: str, pipeline: int) -> None:
     _train(rank, _optimizer(rank), 0, 8)
 
 
-def metric(schedule: str, pipeline: int, method: str, steps: int, threshold: str = "0.9") -> dict[str, Any]:
+def metric(schedule: str, pipeline: int, method: str, steps: int, threshold: str = "0.05") -> dict[str, Any]:
     """What a metric alone froze in the end, by stage and tensor, and the phases."""
     settings = {"method": method, "apf_threshold": threshold, "auto_freeze_percentile": 60}
     rank = rank_of(schedule, pipeline=pipeline, accumulation=2, settings=Freezing(**settings), blocks=2)

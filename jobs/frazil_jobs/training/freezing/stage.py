@@ -68,7 +68,7 @@ class MixedPrecisionStage(PipelineStage):
 
     def get_local_bwd_output(self, mb_index: int) -> Any:
         """What a stage hands to its neighbour on the same rank: nothing in an evaluation, where torch would raise."""
-        return super().get_local_bwd_output(mb_index) if self.has_backward else None
+        return super().get_local_bwd_output(mb_index) if self.has_backward else None  # type: ignore[no-untyped-call]
 
     def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
         """The same from the neighbour's side."""
