@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -35,8 +34,7 @@ def main(workdir: Path, rank: int) -> None:
         world_size=RANKS,
         timeout=timedelta(seconds=TIMEOUT_SECONDS),
     )
-    group = dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS))
-    assert group is not None
+    group = cast(dist.ProcessGroup, dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS)))
     model = scaled_model(settings.least_ms)
     rows = rows_of(model, settings.schedules, max_ratio=settings.max_ratio)
     engines = [_engine(row, model, rank, group) for row in rows]
