@@ -341,11 +341,15 @@ def training(
     from frazil_cli.bench_training.measure import Settings, measure
     from frazil_jobs.api.pipelining import Schedule
 
-    known = get_args(Schedule)
+    known: tuple[Any, ...] = get_args(Schedule)
+    chosen = tuple(name for name in known if not schedule or name in schedule)
     if unknown := sorted(set(schedule or ()) - set(known)):
         raise typer.BadParameter(f"{unknown[0]!r}: choose of {', '.join(known)}", param_hint="--schedule")
     settings = Settings(
-        rounds=rounds, least_ms=least_ms, max_ratio=max_freeze_ratio, schedules=tuple(schedule or known)
+        rounds=rounds,
+        least_ms=least_ms,
+        max_ratio=max_freeze_ratio,
+        schedules=chosen,
     )
     with Console(stderr=True).status("measuring: starting four ranks") as status:
         result = measure(settings, status.update)

@@ -46,7 +46,8 @@ class Settings:
 def measure(settings: Settings) -> dict[str, Any]:
     """Start two ranks, wait for their figures, and return one object (the `--json` of `frazil bench exact`)."""
     document = {**asdict(settings), "model": str(settings.model) if settings.model else None}
-    return bench_ranks.measure("frazil_cli.bench_exact", document)
+    found: dict[str, Any] = bench_ranks.measure("frazil_cli.bench_exact", document)
+    return found
 
 
 # --- one rank -----------------------------------------------------------------------------------------------------

@@ -46,7 +46,8 @@ class Subject:
 
         if not (Path(self.model) / "model_index.json").exists():
             raise BadConfiguration(f"{self.model} is no pipeline folder", field="--model")
-        pipe = DiffusionPipeline.from_pretrained(self.model, dtype=torch.float32, local_files_only=True)
+        load: Any = DiffusionPipeline.from_pretrained
+        pipe = load(self.model, dtype=torch.float32, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

@@ -69,7 +69,8 @@ class Model:
         if self.vae is None or self.vae.get("class") != "AutoencoderKL":
             return None
         with torch.device("meta"):
-            decoder = diffusers.AutoencoderKL(**self.vae["config"]).eval().decoder
+            autoencoder: Any = diffusers.AutoencoderKL
+            decoder = autoencoder(**self.vae["config"]).eval().decoder
             latent = torch.empty(1, decoder.conv_in.in_channels, height // self.scale, width // self.scale)
         return count(decoder, latent)
 

@@ -58,7 +58,8 @@ def resolved(output: Any) -> Any:
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:
-    lock, made = threading.Lock(), []
+    lock = threading.Lock()
+    made: list[Any] = []
 
     def call() -> Any:
         with lock:
@@ -88,13 +89,14 @@ class Deferral:
     """Numbers in the first latent and bytes that its decode took, on a GPU."""
 
     def __post_init__(self) -> None:
-        vae = getattr(self.pipe, "vae", None)
-        if not isinstance(vae, torch.nn.Module) or not hasattr(vae, "decode"):
+        vae: Any = getattr(self.pipe, "vae", None)
+        if not callable(getattr(vae, "decode", None)):
             return
         self._decode = vae.decode
         self._dtype = vae.dtype
         device = vae.device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        cuda: Any = torch.cuda  # its streams and events have no types
+        self._stream = cuda.Stream(device) if device.type == "cuda" else None
         vae.decode = self._put_off_decode
         for name, method in PROCESSORS:
             processor = getattr(self.pipe, name, None)
@@ -114,9 +116,10 @@ class Deferral:
         # A pipeline that changes the decoder's type for the call (SDXL in float16) changes it back right after.
         if not self._on or self.in_turn(z) or self.pipe.vae.dtype != self._dtype or not self._has_room(z):
             return self._measured(z, *args, **kwargs)
-        ready = torch.cuda.Event() if self._stream else None
+        cuda: Any = torch.cuda
+        ready = cuda.Event() if self._stream else None
         if ready is not None:
-            ready.record()  # type: ignore[no-untyped-call]
+            ready.record()
         grad = torch.is_grad_enabled()
 
         def decode() -> torch.Tensor:

@@ -68,8 +68,9 @@ def halo_of(layer: nn.Conv2d) -> int:
 
 
 def _refuses_attention(layer: Attention) -> str | None:
-    if type(layer.processor) is not AttnProcessor2_0:
-        return f"attends by {type(layer.processor).__name__}"
+    processor: object = layer.processor
+    if type(processor) is not AttnProcessor2_0:
+        return f"attends by {type(processor).__name__}"
     if layer.spatial_norm is not None or layer.fused_projections:
         return "takes a condition, or fuses its projections"
     if not isinstance(layer.to_k, nn.Linear) or not isinstance(layer.to_v, nn.Linear):
