@@ -63,8 +63,13 @@ def _wait_for_all(ranks: list[Any], workdir: Path, seconds: float) -> None:
 
 
 @contextmanager
-def joined(workdir: Path, rank: int, core: int) -> Iterator[tuple[dict[str, Any], RankGroups, set[int]]]:
-    """In a rank: its document, its groups (two conditioning ranks), and the cores that this machine's process may use."""
+def joined(
+    workdir: Path, rank: int, core: int, *, staged: bool = False
+) -> Iterator[tuple[dict[str, Any], RankGroups, set[int]]]:
+    """In a rank: its document, its groups (two conditioning ranks), and the cores that this machine's process may use.
+
+    `staged`: with the groups for transfers between stages.
+    """
     parent.die_with_parent()
     both = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
@@ -90,7 +95,7 @@ def joined(workdir: Path, rank: int, core: int) -> Iterator[tuple[dict[str, Any]
         world_size=2,
         timeout=timeout,
     )
-    yield document, join_groups(RankGrid(conditioning=2), timeout=timeout, device=device), both
+    yield document, join_groups(RankGrid(conditioning=2), timeout=timeout, device=device, staged=staged), both
     dist.barrier()
     dist.destroy_process_group()
 

@@ -39,7 +39,7 @@ def speeds(subject: Subject, settings: Sequence[Setting], *, rounds: int, batch:
 
 
 def _rank_main(workdir: Path, rank: int, core: int) -> None:
-    with bench_ranks.joined(workdir, rank, core) as (document, groups, _):
+    with bench_ranks.joined(workdir, rank, core, staged=True) as (document, groups, _):
         bench = _Bench(document, groups)
         rounds = [bench.round(number) for number in range(document["rounds"] + 1)][1:]  # the first one warms up
         bench_ranks.leave_result(workdir, rank, bench.result(rounds))
