@@ -43,7 +43,7 @@ def _mix(pipe: Any) -> None:
     encode = pipe.encode_prompt
 
     def mixing(*args: Any, **kwargs: Any) -> Any:
-        first, second, *rest = encode(*args, **kwargs)
-        return (first + 0.01 * second, second, *rest)
+        first, mask, second, *rest = encode(*args, **kwargs)  # PixArt's order
+        return (first + 0.01 * second, mask, second, *rest)
 
     pipe.encode_prompt = mixing
