@@ -7,6 +7,7 @@ many blocks each, with nothing frozen: what training over a pipeline usually is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, Literal
@@ -66,15 +67,9 @@ def compare(
     model: ModelTime, *, ranks: int, microbatches: int, settings: FreezingSettings, schedules: Sequence[Schedule] = ()
 ) -> list[Row]:
     """Rows of all schedules (or those given) that the model and the microbatches allow. `settings` are those of "ours"."""
-    baseline = _Case("1F1B", model, ranks, microbatches)
-    rows: list[Row] = []
-    for schedule in schedules or tuple(STAGES_A_RANK):
-        try:
-            case = _Case(schedule, model, ranks, microbatches)
-        except BadConfiguration:
-            continue
-        rows += (case.row(baseline.unfrozen, *measured) for measured in case.measured(settings))
-    return rows
+    baseline = _Case("1F1B", model, ranks, microbatches).unfrozen
+    cases = _cases(model, ranks, microbatches, schedules)
+    return [case.row(baseline, *measured) for case in cases for measured in case.measured(settings)]
 
 
 @dataclass(frozen=True)
@@ -90,16 +85,11 @@ def reach(
     model: ModelTime, *, ranks: int, microbatches: int, within: float, schedules: Sequence[Schedule] = ()
 ) -> list[Reach]:
     """What each schedule has to freeze for a step of `within` seconds."""
-    found = []
-    for schedule in schedules or tuple(STAGES_A_RANK):
-        try:
-            case = _Case(schedule, model, ranks, microbatches)
-        except BadConfiguration:
-            continue
-        free = FreezingSettings(max_ratio=1.0)
-        plan = program.least_freezing(case.order, case.timings, within=within, settings=free)
-        found.append(Reach(schedule, plan))
-    return found
+    free = FreezingSettings(max_ratio=1.0)
+    return [
+        Reach(case.schedule, program.least_freezing(case.order, case.timings, within=within, settings=free))
+        for case in _cases(model, ranks, microbatches, schedules)
+    ]
 
 
 def as_drawn(timings: Timings, model: ModelTime, tensors: int = 72) -> Timings:
@@ -115,6 +105,13 @@ def as_drawn(timings: Timings, model: ModelTime, tensors: int = 72) -> Timings:
         for action, time in timings.actions.items()
     }
     return timings.model_copy(update={"actions": actions})
+
+
+def _cases(model: ModelTime, ranks: int, microbatches: int, schedules: Sequence[Schedule]) -> Iterator[_Case]:
+    """Those that the model has blocks for, and the microbatches divide for."""
+    for schedule in schedules or tuple(STAGES_A_RANK):
+        with suppress(BadConfiguration):
+            yield _Case(schedule, model, ranks, microbatches)
 
 
 class _Case:
