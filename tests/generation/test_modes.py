@@ -28,11 +28,28 @@ SIZES: dict[str, list[dict[str, int]]] = {
 LOOSE = {"budget": "6", "refresh_every": 3}
 """A budget that tiny random networks, whose predictions jump, can keep with some steps approximated."""
 STEPS = 10
-EVERY_PLACE = [
-    {"slope_threshold": "0", "slope_window_percent": 20, "window_percent": window, "cap_percent": cap}
-    for window, cap in [*((10, cap) for cap in range(20, 100, 10)), (50, 50), (80, 20), (30, 20)]
-]
-"""Windows of one step at every step that the field allows, those that last until the end, one in the middle."""
+SLOW = pytest.mark.slow
+FEW = 5
+EVERY_PLACE = [(2, 1), (3, 1), (4, 1), (3, 2), (2, 3), (2, 2)]
+"""First step and length, of 5 steps: windows of one step at every step that the field allows (a slope takes two), some that
+last until the end, one in the middle."""
+
+
+def window(first: int, length: int, *, steps: int = FEW) -> dict[str, Any]:
+    """A switch that opens at a certain step."""
+    assert 100 % steps == 0
+    each = 100 // steps
+    return {
+        "slope_threshold": "0",
+        "slope_window_percent": 2 * each,
+        "window_percent": length * each,
+        "cap_percent": first * each,
+    }
+
+
+def others(*pipelines: str) -> list[Any]:
+    """Pipelines that only the whole run of the tests looks at."""
+    return [pytest.param(pipeline, marks=SLOW) for pipeline in pipelines]
 
 
 @pytest.fixture(autouse=True)
@@ -49,40 +66,54 @@ def images(pipeline: str, *, steps: int = STEPS) -> list[Case]:
 
 
 @functools.cache
-def _compared(pipeline: str, key: str, ranks: int) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+def _compared(
+    pipeline: str, key: str, ranks: int, steps: int
+) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
     mode = _MODES[key]
-    cases = images(pipeline)
+    cases = images(pipeline, steps=steps)
     return simulated(cases, mode), RankPool.of(ranks).run("mode_work:on_ranks", cases=cases, mode=mode)
 
 
 _MODES: dict[str, Mode] = {}
 
 
-def compared(pipeline: str, mode: Mode) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+def compared(
+    pipeline: str, mode: Mode, *, steps: int = STEPS
+) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
     """Two images simulated, and as each rank made them."""
     _MODES[repr(mode)] = mode
-    return _compared(pipeline, repr(mode), mode.grid[0] * mode.grid[1])
+    return _compared(pipeline, repr(mode), mode.grid[0] * mode.grid[1], steps)
 
 
-def assert_same(pipeline: str, mode: Mode) -> list[dict[str, Any]]:
-    expected, ranks = compared(pipeline, mode)
+def assert_same(pipeline: str, mode: Mode, *, steps: int = STEPS) -> list[dict[str, Any]]:
+    expected, ranks = compared(pipeline, mode, steps=steps)
     for found in ranks:
         assert all(map(same, found, expected)), str(mode)
     return expected
 
 
-@pytest.mark.parametrize("switching", EVERY_PLACE, ids=lambda s: f"{s['window_percent']}% from {s['cap_percent']}%")
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
-def test_hybrid_equals_its_simulator_wherever_the_window_is(pipeline: str, switching: dict[str, Any]) -> None:
-    mode = Mode(asked="Hybrid", stages=2, switching=switching)
-    first, length = switching["cap_percent"] // 10, switching["window_percent"] // 10
-    for image in assert_same(pipeline, mode):
-        assert image["kinds"] == "w" * first + "s" * length + "w" * (STEPS - first - length)
+@pytest.mark.parametrize(
+    ("pipeline", "first", "length"),
+    [
+        *(("sd3", *place) for place in EVERY_PLACE),
+        *((pipeline, 3, 2) for pipeline in ("sdxl", "pixart")),
+        *(
+            pytest.param(name, *place, marks=SLOW)
+            for name in ("sdxl", "pixart")
+            for place in EVERY_PLACE
+            if place != (3, 2)
+        ),
+    ],
+)
+def test_hybrid_equals_its_simulator_wherever_the_window_is(pipeline: str, first: int, length: int) -> None:
+    mode = Mode(asked="Hybrid", stages=2, switching=window(first, length))
+    for image in assert_same(pipeline, mode, steps=FEW):
+        assert image["kinds"] == "w" * first + "s" * length + "w" * (FEW - first - length)
         assert image["ages"] == [int(kind == "s") for kind in image["kinds"]]
         assert image["facts"]["steps_without_guidance"] == str(length)
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("pipeline", ["sd3", *others("sdxl", "pixart")])
 def test_the_slope_opens_the_window_of_hybrid_too(pipeline: str) -> None:
     found = assert_same(
         pipeline, Mode(asked="Hybrid", stages=2, switching={"slope_threshold": "10", "cap_percent": 80})
@@ -90,8 +121,14 @@ def test_the_slope_opens_the_window_of_hybrid_too(pipeline: str) -> None:
     assert all("s" in image["kinds"][:8] for image in found)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart", "flux"])
+@pytest.mark.parametrize(
+    ("pipeline", "order"),
+    [
+        *(("sd3", order) for order in (0, 1, 2)),
+        *((pipeline, 1) for pipeline in ("sdxl", "pixart", "flux")),
+        *(pytest.param(name, order, marks=SLOW) for name in ("sdxl", "pixart", "flux") for order in (0, 2)),
+    ],
+)
 def test_guided_reuse_equals_its_simulator(pipeline: str, order: int) -> None:
     mode = Mode(switching={**LOOSE, "predictor_order": order})
     for image in assert_same(pipeline, mode):
@@ -101,14 +138,14 @@ def test_guided_reuse_equals_its_simulator(pipeline: str, order: int) -> None:
         assert all((kind == "r") == (age > 0) for kind, age in zip(image["kinds"], image["ages"], strict=True))
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("pipeline", ["sdxl", *others("sd3", "pixart")])
 def test_guided_stages_of_one_condition_carry_the_branches_difference_as_simulated(pipeline: str) -> None:
     for image in assert_same(pipeline, Mode(stages=2, switching={"budget": "0", "refresh_every": 4})):
         assert "s" in image["kinds"]
         assert "ssss" not in image["kinds"]
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart", "flux"])
+@pytest.mark.parametrize("pipeline", ["sd3", *others("sdxl", "pixart", "flux")])
 def test_four_ranks_two_by_two_equal_the_simulator_with_guidance_intact(pipeline: str) -> None:
     mode = Mode(grid=(2, 2), stages=2, live=True, switching={"budget": "0", "refresh_every": 4})
     for image in assert_same(pipeline, mode):
@@ -119,6 +156,7 @@ def test_four_ranks_two_by_two_equal_the_simulator_with_guidance_intact(pipeline
             assert (one - other).abs().max() > 0.01 * one.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["Hybrid", "Guided"])
 def test_four_stages_in_one_line_equal_the_simulator(asked: str) -> None:
     switching = {"budget": "0", "refresh_every": 4, "slope_threshold": "0", "cap_percent": 30, "window_percent": 40}
@@ -130,7 +168,7 @@ def test_four_stages_in_one_line_equal_the_simulator(asked: str) -> None:
     assert "s" in expected[0]["kinds"]
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("pipeline", ["sd3", *others("sdxl", "pixart")])
 def test_a_budget_of_no_drift_is_exact_bit_for_bit(pipeline: str) -> None:
     found = assert_same(pipeline, Mode(switching={"budget": "inf"}))
     for case, image in zip(images(pipeline), found, strict=True):
@@ -149,6 +187,7 @@ def test_one_rank_reuses_features_of_the_stock_call(pipeline: str) -> None:
     assert not torch.equal(found["latents"], exact["latents"])
 
 
+@pytest.mark.slow
 def test_reuse_goes_with_sequence_parts_to_rounding() -> None:
     cases = images("flux")
     mode = Mode(switching={**LOOSE, "predictor_order": 1})
@@ -175,9 +214,9 @@ def test_steps_that_are_not_staged_send_one_gather_and_nothing_else() -> None:
         assert len(_step_messages(image)) == STEPS
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", *others("pixart")])
 def test_a_staged_step_sends_its_boundaries_and_one_prediction(pipeline: str) -> None:
-    mode = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    mode = Mode(asked="Hybrid", stages=2, switching=window(2, 3, steps=STEPS))
     _, ranks = compared(pipeline, mode)
     streams = 2 if pipeline == "sd3" else 1
     up = sum(name == "isend" for name, _ in ranks[0][0]["messages"])
@@ -195,7 +234,7 @@ def _step_messages(image: dict[str, Any]) -> list[tuple[str, int]]:
     return [(name, size) for name, size in image["messages"] if size != 32]
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3"])
+@pytest.mark.parametrize("pipeline", ["sd3", *others("sdxl")])
 def test_the_guidance_scale_counts_in_the_window_of_guided_and_not_in_that_of_hybrid(pipeline: str) -> None:
     """From the same latent, the step after which the scale is another one: its prediction, and the latent after it."""
 
@@ -207,7 +246,7 @@ def test_the_guidance_scale_counts_in_the_window_of_guided_and_not_in_that_of_hy
         assert image["kinds"][at] != Kind.WHOLE.value[0]
         return image["inputs"][at + 1]
 
-    hybrid = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    hybrid = Mode(asked="Hybrid", stages=2, switching=window(2, 3, steps=STEPS))
     assert torch.equal(after(hybrid, 1.5, at=2), after(hybrid, 7.0, at=2))
     for guided in (
         Mode(switching={"budget": "0", "refresh_every": 3}),
@@ -247,10 +286,11 @@ def test_where_a_mode_can_not_approximate_all_steps_are_exact_and_it_says_why(ca
     assert reason in found["facts"]["all_whole_because"]
 
 
+@pytest.mark.slow
 def test_controlnet_residuals_reach_every_stage() -> None:
     case = [Case(pipeline="sdxl-controlnet", steps=STEPS, batch=2)]
     for mode in (
-        Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1]),
+        Mode(asked="Hybrid", stages=2, switching=window(2, 3, steps=STEPS)),
         Mode(stages=2, switching={"budget": "0", "refresh_every": 4}),
         Mode(switching=LOOSE),
     ):
@@ -261,10 +301,10 @@ def test_controlnet_residuals_reach_every_stage() -> None:
         assert set(expected[0]["kinds"]) != {"w"}
 
 
-@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("pipeline", ["sdxl", "sd3", *others("pixart")])
 def test_a_window_step_is_what_the_paper_says_computed_by_hand(pipeline: str) -> None:
     """The stages' outputs put into the stock denoiser with torch's own hooks: nothing of the modes' code takes part."""
-    mode = Mode(asked="Hybrid", stages=2, switching=EVERY_PLACE[-1])
+    mode = Mode(asked="Hybrid", stages=2, switching=window(2, 3, steps=STEPS))
     case = Case(pipeline=pipeline, steps=STEPS, batch=2)
     (found,) = simulated([case], mode)
     assert found["kinds"].startswith("wwsss")
