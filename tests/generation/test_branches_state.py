@@ -9,8 +9,9 @@ import pytest
 import torch
 from branch_cases import Case, build, call_of
 from rank_work import TAMPERS
-from ranks import RankPool, RanksFailed
 from sequential import STACKED, branches_one_by_one
+
+from ranks import RankPool, RanksFailed
 
 
 @pytest.fixture(autouse=True)

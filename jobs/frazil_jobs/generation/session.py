@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import diffusers
 import torch
@@ -30,15 +30,13 @@ from frazil_jobs.generation.media import Kind
 from frazil_jobs.generation.prepare import Prepared, fingerprint, prepare
 from frazil_jobs.generation.report import Report
 from frazil_jobs.generation.sequence import split_sequence
-from frazil_jobs.generation.settings import RankSettings
-from frazil_jobs.generation.stopping import StopFlag
 from frazil_jobs.generation.text import TextShare
 from frazil_jobs.generation.writer import Form, Writer
 from frazil_jobs.inputs.task import Task
 from frazil_jobs.outputs.spool import Spool
-
-MEETING_FILE: Final = "meeting"
-"""In the run's folder: where the ranks of one node find each other, without a port that another process could take."""
+from frazil_jobs.ranks.meeting import device_of, meet
+from frazil_jobs.ranks.settings import RankSettings
+from frazil_jobs.ranks.stopping import StopFlag
 
 log = get_logger(__name__)
 
@@ -83,24 +81,6 @@ def report_of(task: Task, prepared: Prepared, spool: Spool, stored: frozenset[st
     return Report.of(spool.root, totals, prepared.batches, stored, failed=set(prepared.refused))
 
 
-def device_of(rank: RankSettings) -> torch.device:
-    """This rank's device: its own GPU, or the CPU. Raises BadConfiguration when there are too few GPUs."""
-    gpus = torch.cuda.device_count() if rank.device != "cpu" and torch.cuda.is_available() else 0
-    if rank.device == "cpu" or (rank.device == "auto" and gpus == 0):
-        return torch.device("cpu")
-    if gpus < rank.local_ranks:
-        raise BadConfiguration(
-            f"{rank.local_ranks} ranks need a GPU each, and {gpus} can be used here",
-            field="FRAZIL_RANKS",
-            remedy="ask for as many GPUs (spec.workers.gpusPerNode), or set FRAZIL_DEVICE=cpu",
-        )
-    device = torch.device("cuda", rank.local_rank)
-    torch.cuda.set_device(device)
-    torch.backends.cudnn.benchmark = False  # it chooses kernels by their time: another choice, other bytes
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    return device
-
-
 @contextmanager
 def meeting(prepared: Prepared, rank: RankSettings, device: torch.device, task: Task) -> Iterator[RankGroups]:
     """The replica's process groups, for as long as the context lasts. No collective waits longer than the job allows.
@@ -112,27 +92,11 @@ def meeting(prepared: Prepared, rank: RankSettings, device: torch.device, task: 
         yield one_rank(device)
         return
     timeout = timedelta(seconds=task.job.spec.parallelism.timeout_seconds)
-    dist.init_process_group(
-        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
-        store=_store(rank, world, timeout),
-        rank=rank.rank,
-        world_size=world,
-        timeout=timeout,
-        device_id=device if device.type == "cuda" else None,
-    )
+    meet(rank, device, world=world, timeout=timeout)
     groups = join_groups(prepared.acting, timeout=timeout, device=device, staged=prepared.mode.stages > 1)
     _compare(fingerprint(task), groups)
     yield groups
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
-
-
-def _store(rank: RankSettings, world: int, timeout: timedelta) -> Any:
-    if rank.rendezvous is None:
-        return dist.FileStore(str(rank.run / MEETING_FILE), world)  # type: ignore[attr-defined]
-    host, _, port = rank.rendezvous.rpartition(":")
-    return dist.TCPStore(  # type: ignore[attr-defined]
-        host.strip("[]"), int(port), world, is_master=rank.rank == 0, timeout=timeout
-    )
 
 
 def _compare(mine: str, groups: RankGroups) -> None:

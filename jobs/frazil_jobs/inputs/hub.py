@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: listed and downloaded through `huggingface_hub`, with this process's token only.
+"""Models and data sets of the Hugging Face hub: listed and downloaded through `huggingface_hub`, with this process's token.
 
 Every call has a time-out and is tried a few times. What the hub says becomes an error that names the way out: a model
 that is not there or that needs a licence is bad configuration, a hub that is down is "try again".
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
@@ -40,6 +40,7 @@ class HubReader:
     location: Hub
     field: str = "spec.model.uri"
     revision_field: str = "spec.model.revision"
+    kind: Literal["model", "dataset"] = "model"
 
     def source(self, revision: str | None) -> Source:
         """All files of the commit that `revision` is now; its identity is the commit."""
@@ -47,8 +48,12 @@ class HubReader:
 
         api = HfApi(endpoint=self.access.hub_endpoint, token=self._token())
         info = self._call(
-            lambda: api.model_info(
-                self.location.repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+            lambda: api.repo_info(
+                self.location.repository,
+                revision=revision,
+                repo_type=self.kind,
+                files_metadata=True,
+                timeout=TIMEOUT_SECONDS,
             ),
             revision=revision,
         )
@@ -75,6 +80,7 @@ class HubReader:
             lambda: hf_hub_download(
                 self.location.repository,
                 name,
+                repo_type=self.kind,
                 revision=commit,
                 local_dir=folder,
                 endpoint=self.access.hub_endpoint,
@@ -117,15 +123,16 @@ class HubReader:
             return BadConfiguration(
                 f"{self.location} is given only to those who accepted its licence",
                 field=self.field,
-                remedy=f"accept it on the model's page and give a token: {TOKEN_VARIABLE}, or spec.model.secretRef",
+                remedy=f"accept it on the {self.kind}'s page and give a token: {TOKEN_VARIABLE}, or "
+                f"spec.{self.kind}.secretRef",
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return BadConfiguration(f"{self.location} has no revision {revision!r}", field=self.revision_field)
         if isinstance(error, errors.RepositoryNotFoundError) or _status(error) in (401, 404):
             return BadConfiguration(
-                f"the hub shows no model {self.location.repository} to this process",
+                f"the hub shows no {self.kind} {self.location.repository} to this process",
                 field=self.field,
-                remedy=f"check its name; for a private one give a token: {TOKEN_VARIABLE}, or spec.model.secretRef",
+                remedy=f"check its name; for a private one give a token: {TOKEN_VARIABLE}, or spec.{self.kind}.secretRef",
             )
         if isinstance(error, errors.OfflineModeIsEnabled) or isinstance(error.__cause__, errors.OfflineModeIsEnabled):
             return HubOffline(

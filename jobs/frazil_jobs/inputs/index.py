@@ -36,6 +36,8 @@ class Allowed:
     """The diffusers class to load the folder with, in place of the one that it names."""
     pickle: bool = False
     remote_code: bool = False
+    without_weights: frozenset[str] = frozenset()
+    """Components that are not loaded, or from their configuration alone."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _check_component(name: str, component: Component, files: list[str], allowed:
     weights = [file for file in files if is_weights(file) and "/" not in file]
     safe = [file for file in weights if file.endswith(SAFETENSORS)]
     pickles = [file for file in weights if Path(file).suffix in PICKLES]
-    if not has_weights and not pickles:
+    if name in allowed.without_weights or (not has_weights and not pickles):
         return
     if pickles and not safe and not allowed.pickle:
         raise BadConfiguration(

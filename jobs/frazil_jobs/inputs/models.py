@@ -9,6 +9,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from frazil_jobs.api.common import Lora, Model
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
@@ -28,24 +29,38 @@ from frazil_jobs.inputs.task import LoraFile
 from frazil_jobs.inputs.weights import PICKLES, SAFETENSORS, check_safetensors, needed
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_KEYS = {"model": "hf", "dataset": "hf-dataset"}
 
 
-def resolve_model(model: Model, *, base_dir: Path, access: Access, report: Report = quiet) -> ModelFolder:
+def resolve_model(
+    model: Model,
+    *,
+    base_dir: Path,
+    access: Access,
+    report: Report = quiet,
+    without_weights: frozenset[str] = frozenset(),
+) -> ModelFolder:
     """The model of a spec as a checked folder. A plain path and a claim are used in place, others through the cache.
+
+    Components `without_weights` need their configuration only.
 
     Raises BadConfiguration (78) for a model that isn't there or may not be used, TryAgain (75) if its source is down.
     """
     allowed = Allowed(
-        variant=model.variant, pipeline=model.pipeline, pickle=model.allow_pickle, remote_code=model.allow_remote_code
+        variant=model.variant,
+        pipeline=model.pipeline,
+        pickle=model.allow_pickle,
+        remote_code=model.allow_remote_code,
+        without_weights=without_weights,
     )
     where = access.locate(model.uri, base_dir=base_dir, field=FIELD)
     if isinstance(where, Local):
         return check_folder(_in_place(where.path, model.uri), allowed)
     reason = ("pickle" if allowed.pickle else "", "code" if allowed.remote_code else "")
     if isinstance(where, Hub):
-        source, key = _hub(where, model.revision, access, wanted=("model", allowed.variant or "", *reason))
+        source, key = hub_source(where, model.revision, access, wanted=("model", allowed.variant or "", *reason))
     else:
-        _refuse_revision(model.revision, "spec.model.revision")
+        refuse_revision(model.revision, "spec.model.revision")
         source = bucket_source(where, access=access, field=FIELD)
         key = cache.key_of("s3", where.bucket, where.key, source.identity, "model", allowed.variant or "", *reason)
     folder = cache.find(access.cache, key)
@@ -75,9 +90,10 @@ def _in_place(path: Path, uri: str) -> Path:
     return path
 
 
-def _refuse_revision(revision: str | None, field: str) -> None:
+def refuse_revision(revision: str | None, field: str, *, what: str = "an s3:// location") -> None:
+    """Raise BadConfiguration for a revision of what has none."""
     if revision is not None:
-        raise BadConfiguration("an s3:// location has no revisions", field=field, remedy="leave it out")
+        raise BadConfiguration(f"{what} has no revisions", field=field, remedy="leave it out")
 
 
 def _needed_of(source: Source, allowed: Allowed) -> Source:
@@ -110,18 +126,25 @@ def _needed_of(source: Source, allowed: Allowed) -> Source:
     )
 
 
-def _hub(
-    where: Hub, revision: str | None, access: Access, *, wanted: tuple[str, ...], field: str = "spec.model"
+def hub_source(
+    where: Hub,
+    revision: str | None,
+    access: Access,
+    *,
+    wanted: tuple[str, ...],
+    field: str = "spec.model",
+    kind: Literal["model", "dataset"] = "model",
 ) -> tuple[Source | None, str]:
-    """The source and its cache key. No source where the key is complete and the hub was not, or could not be, asked."""
+    """The source of a repository and its cache key. No source where the key is complete and the hub was not asked, or
+    could not be."""
 
     def key_of(commit: str) -> str:
-        return cache.key_of("hf", where.repository, commit, access.hub_endpoint or "", *wanted)
+        return cache.key_of(_HUB_KEYS[kind], where.repository, commit, access.hub_endpoint or "", *wanted)
 
     if revision is not None and _COMMIT.fullmatch(revision) and cache.find(access.cache, key_of(revision)):
         return None, key_of(revision)
-    remembered = access.cache / "refs" / f"{cache.key_of('hf', where.repository, revision or 'main')}.json"
-    reader = HubReader(access, where, field=f"{field}.uri", revision_field=f"{field}.revision")
+    remembered = access.cache / "refs" / f"{cache.key_of(_HUB_KEYS[kind], where.repository, revision or 'main')}.json"
+    reader = HubReader(access, where, field=f"{field}.uri", revision_field=f"{field}.revision", kind=kind)
     try:
         source = reader.source(revision)
     except (TryAgain, HubOffline) as error:
@@ -167,9 +190,9 @@ def _local_lora(path: Path, weight_name: str | None, field: str) -> Path:
 def _fetched_lora(where: Hub | Bucket, lora: Lora, field: str, *, access: Access, report: Report) -> Path:
     if isinstance(where, Hub):
         wanted = ("lora", lora.weight_name or "")
-        source, key = _hub(where, lora.revision, access, wanted=wanted, field=field)
+        source, key = hub_source(where, lora.revision, access, wanted=wanted, field=field)
     else:
-        _refuse_revision(lora.revision, f"{field}.revision")
+        refuse_revision(lora.revision, f"{field}.revision")
         source = bucket_source(where, access=access, field=f"{field}.uri")
         key = cache.key_of("s3", where.bucket, where.key, source.identity, "lora", lora.weight_name or "")
     folder = cache.find(access.cache, key)

@@ -100,7 +100,7 @@ def is_collective(error: BaseException) -> bool:
     )
 
 
-def choose(ended: Sequence[Ended], failures: Mapping[int, Failure]) -> Verdict:
+def choose(ended: Sequence[Ended], failures: Mapping[int, Failure], *, timeout_field: str = "its time-out") -> Verdict:
     """The rank that decides, among those that ended by themselves with another code than 0.
 
     A rank killed by a signal comes before all others: what the others say then follows from it. SIGABRT is left out:
@@ -125,8 +125,7 @@ def choose(ended: Sequence[Ended], failures: Mapping[int, Failure]) -> Verdict:
     first = min((failures[end.rank] for end in ended), key=lambda failure: failure.raised_ns)
     return Verdict(
         exit_code=first.exit_code,
-        text=f"{first.text}\nrank {first.rank} lost contact with another rank, or waited for it longer than "
-        "spec.parallelism.timeoutSeconds",
+        text=f"{first.text}\nrank {first.rank} lost contact with another rank, or waited for it longer than {timeout_field}",
     )
 
 

@@ -13,13 +13,19 @@ import time
 import pytest
 
 from frazil_jobs.base import parent
-from frazil_jobs.generation.failures import error_path
-from frazil_jobs.generation.supervise import RankProcess, StopRequest, supervise
+from frazil_jobs.ranks.failures import error_path
+from frazil_jobs.ranks.supervise import RankProcess, StopRequest, Words, supervise
 
+WORDS = Words(
+    before="stopped before the first step",
+    stopping="a step is finished",
+    dropped="steps are dropped",
+    timeout_field="the time-out",
+)
 RAISES = """
 import sys, time, os
 from pathlib import Path
-from frazil_jobs.generation.failures import failure_of
+from frazil_jobs.ranks.failures import failure_of
 time.sleep({delay})
 try:
     {raises}
@@ -65,7 +71,9 @@ def raises(rank, statement, delay=0.0):
 
 
 def watch(ranks, folder, stop=None, **seconds):
-    return supervise(ranks, folder, stop or StopRequest(60), **{"settle_seconds": 0.5, "term_seconds": 0.5, **seconds})
+    return supervise(
+        ranks, folder, stop or StopRequest(60), WORDS, **{"settle_seconds": 0.5, "term_seconds": 0.5, **seconds}
+    )
 
 
 def all_gone(ranks):

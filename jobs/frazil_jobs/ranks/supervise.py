@@ -15,7 +15,7 @@ from typing import Final
 
 from frazil_jobs.base.exits import OK, TEMPFAIL
 from frazil_jobs.base.log import get_logger
-from frazil_jobs.generation.failures import Ended, Failure, Verdict, choose
+from frazil_jobs.ranks.failures import Ended, Failure, Verdict, choose
 
 POLL_SECONDS: Final = 0.05
 SETTLE_SECONDS: Final = 1.5
@@ -26,6 +26,20 @@ KILL_SECONDS: Final = 20.0
 """How long a killed process may take to be gone (a driver may hold it)."""
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """How a launcher speaks of its work."""
+
+    before: str
+    """Of ranks that were stopped before they answered signals."""
+    stopping: str
+    """What happens after a request to stop."""
+    dropped: str
+    """What is lost when the grace period is over."""
+    timeout_field: str
+    """Where the time-out of collectives is set."""
 
 
 @dataclass
@@ -77,6 +91,7 @@ def supervise(
     ranks: Sequence[RankProcess],
     run_folder: Path,
     stop: StopRequest,
+    words: Words,
     *,
     settle_seconds: float = SETTLE_SECONDS,
     term_seconds: float = TERM_SECONDS,
@@ -92,30 +107,30 @@ def supervise(
             in_order = (OK, TEMPFAIL) if forwarded else (OK,)
             all_ended = len(ended) == len(ranks)
             if any(end.code not in in_order for end in ended) or (all_ended and any(end.code for end in ended)):
-                verdict = _first_failure(ranks, run_folder, settle_seconds)
+                verdict = _first_failure(ranks, run_folder, settle_seconds, words)
                 if forwarded and verdict.killed_by == signal.SIGTERM:  # it hadn't come to answering signals
-                    return Verdict(exit_code=TEMPFAIL, text="stopped before the first image")
+                    return Verdict(exit_code=TEMPFAIL, text=words.before)
                 return verdict
             if all_ended:
                 return Verdict(exit_code=OK, text="")
             if stop.requested() and not forwarded:
                 forwarded = True
-                log.info("asked to stop: the images in hand are finished", grace_seconds=stop.grace_seconds)
+                log.info(f"asked to stop: {words.stopping}", grace_seconds=stop.grace_seconds)
                 for rank in ranks:
                     rank.send(signal.SIGTERM)
             if stop.expired():
-                return Verdict(exit_code=TEMPFAIL, text="stopped: the grace period is over, images in hand are dropped")
+                return Verdict(exit_code=TEMPFAIL, text=f"stopped: the grace period is over, {words.dropped}")
             time.sleep(POLL_SECONDS)
     finally:
         take_down(ranks, term_seconds)
 
 
-def _first_failure(ranks: Sequence[RankProcess], run_folder: Path, settle_seconds: float) -> Verdict:
+def _first_failure(ranks: Sequence[RankProcess], run_folder: Path, settle_seconds: float, words: Words) -> Verdict:
     """Give the others a moment to end by themselves: the one seen first isn't always the one that failed first."""
     _wait(ranks, settle_seconds)
     ended = [rank.ended for rank in ranks if rank.ended is not None and rank.ended.code != OK]
     failures = {end.rank: failure for end in ended if (failure := Failure.read(run_folder, end.rank)) is not None}
-    return choose(ended, failures)
+    return choose(ended, failures, timeout_field=words.timeout_field)
 
 
 def take_down(ranks: Sequence[RankProcess], term_seconds: float) -> None:

@@ -1,0 +1,1 @@
+"""Rows to batches: reading, order, pictures, tokens."""
