@@ -20,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,13 +33,15 @@ from frazil_jobs.base.exits import OK, TEMPFAIL, BadConfiguration, FrazilError, 
 from frazil_jobs.base.parent import die_with_parent
 from frazil_jobs.inputs import checkpoints, classes
 from frazil_jobs.inputs.access import Access
+from frazil_jobs.inputs.dataset import resolve_dataset
 from frazil_jobs.inputs.models import resolve_lora, resolve_model
 from frazil_jobs.inputs.pictures import Pictures
-from frazil_jobs.inputs.progress import ProgressFile
+from frazil_jobs.inputs.progress import ProgressFile, State
 from frazil_jobs.inputs.prompts import open_prompts
 from frazil_jobs.inputs.rows import PromptRow, PromptsPin
 from frazil_jobs.inputs.stored import stored_keys
 from frazil_jobs.inputs.task import Shard, Task, input_folder, task_path
+from frazil_jobs.inputs.training_model import resolve_training_model
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.stores import ObjectStore, open_store
 
@@ -104,7 +106,19 @@ def fetch(order: Order, access: Access) -> Task | TrainingTask:
 
 
 def _fetch_training(order: Order, job: TrainingJob, access: Access) -> TrainingTask:
-    """The newest committed checkpoint, unless the job begins anew each time."""
+    """Data set, model, and the newest committed checkpoint unless the job begins anew each time."""
+    progress = ProgressFile(order.spool)
+    base_dir = order.job_file.parent
+    spec = job.spec
+
+    def report(state: State) -> Callable[[str, int, int], None]:
+        return lambda what, done, total: progress.write(state, what, done, total)
+
+    progress.write("dataset", spec.dataset.uri)
+    files = resolve_dataset(spec.dataset, spec.task, base_dir=base_dir, access=access, report=report("dataset"))
+    progress.write("model", spec.model.uri)
+    model = resolve_training_model(spec, base_dir=base_dir, access=access, report=report("model"))
+    progress.write("stored")
     store = _store_of(access)
     checkpoint = checkpoints.find(store, order.prefix) if job.spec.checkpoint.resume == "Latest" else None
     folder = input_folder(order.spool) / "checkpoint"
@@ -116,10 +130,13 @@ def _fetch_training(order: Order, job: TrainingJob, access: Access) -> TrainingT
         uid=order.uid,
         prefix=order.prefix,
         attempt=order.attempt,
+        model=model.path,
+        dataset=files,
         resume_step=checkpoint.step if checkpoint else None,
         resume=folder if checkpoint else None,
     )
     task.write(order.spool)
+    progress.write("done", done=model.size, total=model.size)
     return task
 
 

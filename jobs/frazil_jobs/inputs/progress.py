@@ -21,7 +21,7 @@ INTERVAL_SECONDS = 0.5
 LOG_SECONDS = 15.0
 """Between two log lines about one download."""
 
-State = Literal["prompts", "model", "pictures", "stored", "done", "failed"]
+State = Literal["prompts", "dataset", "model", "pictures", "stored", "done", "failed"]
 Report = Callable[[str, int, int], None]
 """Called with what is being fetched, bytes there and bytes in all."""
 

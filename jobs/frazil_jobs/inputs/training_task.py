@@ -1,16 +1,7 @@
-"""What the pods of one attempt of a TrainingJob have to do, and how checkpoints are named. Knows no store.
-
-    checkpoints/step-00000500-a2/…          what the ranks wrote, by attempt 2
-    checkpoints/step-00000500-a2/COMMITTED  written last, when all of it is stored
-
-A folder without the marker is the rest of an attempt that was lost, and counts for nothing.
-"""
+"""What the pods of one attempt of a TrainingJob have to do. Knows no store."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,39 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import TryAgain
 from frazil_jobs.base.files import write_atomically
+from frazil_jobs.inputs.dataset import DatasetFiles
 
-FOLDER: Final = "checkpoints"
-MARKER: Final = "COMMITTED"
-_NAME: Final = re.compile(r"step-(\d{8,})-a(\d+)")
 _TASK: Final = Path("input") / "training.json"
-
-
-@dataclass(frozen=True, order=True)
-class Checkpoint:
-    """One checkpoint: its optimizer step and the attempt that wrote it. Ordered by step, then attempt."""
-
-    step: int
-    attempt: int
-
-    @property
-    def folder(self) -> str:
-        """Below the job's prefix."""
-        return f"{FOLDER}/step-{self.step:08d}-a{self.attempt}"
-
-    @property
-    def marker(self) -> str:
-        """The key that commits it."""
-        return f"{self.folder}/{MARKER}"
-
-
-def newest(keys: Iterable[str]) -> Checkpoint | None:
-    """The newest committed one, of keys below `checkpoints/`."""
-    found = [
-        Checkpoint(int(match[1]), int(match[2]))
-        for key in keys
-        if (match := re.fullmatch(rf"{FOLDER}/{_NAME.pattern}/{MARKER}", key))
-    ]
-    return max(found, default=None)
 
 
 class TrainingTask(BaseModel):
@@ -63,6 +24,10 @@ class TrainingTask(BaseModel):
     uid: str
     prefix: str
     attempt: int
+    model: Path
+    """A folder in diffusers' or transformers' format, checked."""
+    dataset: DatasetFiles
+    """Checked, too."""
     resume_step: int | None = None
     """Step of the checkpoint that this attempt goes on from; None: it begins anew."""
     resume: Path | None = None

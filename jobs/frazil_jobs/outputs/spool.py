@@ -23,7 +23,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from frazil_jobs.base.exits import TryAgain
-from frazil_jobs.base.files import write_atomically
+from frazil_jobs.base.files import sha256_of, sync_folder, write_atomically
 from frazil_jobs.base.keys import check_key
 
 DEFAULT_LIMIT_BYTES: Final = 8 << 30
@@ -116,12 +116,56 @@ class Spool:
             metadata=dict(metadata or {}),
         )
         self._wait_for_room(entry.size, timeout=timeout, stop=stop)
-        # The entry of an earlier start goes first: without its acknowledgement it would be pending, with no payload.
-        for folder in ("entry", "ack", "refused"):
-            (self.root / folder / f"{entry.id}.json").unlink(missing_ok=True)
+        self._forget(entry.id)
         write_atomically(self.root / "payload" / entry.id, content)
         write_atomically(self.root / "entry" / f"{entry.id}.json", entry.model_dump_json())
         return entry
+
+    def take(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float = FULL_SECONDS,
+        stop: Callable[[], bool] | None = None,
+    ) -> Entry:
+        """Put a file of the spool's own volume into the spool by moving it there: for what may not fit into memory.
+
+        Raises as `add` does.
+        """
+        check_key(key)
+        entry = Entry(
+            id=id_of(key),
+            key=key,
+            sha256=sha256_of(path),
+            size=path.stat().st_size,
+            content_type=content_type,
+            metadata=dict(metadata or {}),
+        )
+        self._wait_for_room(entry.size, timeout=timeout, stop=stop)
+        self._forget(entry.id)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(self.root / "payload" / entry.id)
+        sync_folder(self.root / "payload")
+        write_atomically(self.root / "entry" / f"{entry.id}.json", entry.model_dump_json())
+        return entry
+
+    def _forget(self, entry_id: str) -> None:
+        """Remove what an earlier start left: without its acknowledgement it would be pending, with no payload."""
+        for folder in ("entry", "ack", "refused"):
+            (self.root / folder / f"{entry_id}.json").unlink(missing_ok=True)
+
+    def is_stored(self, entry: Entry) -> bool:
+        """Whether the store has this very entry. Raises TryAgain when it was refused."""
+        if (self.root / "ack" / f"{entry.id}.json").exists():
+            return True
+        refusals = [refusal for refusal in self.refused() if refusal.id == entry.id]
+        if refusals:
+            raise TryAgain(f"{entry.key} can't be stored: {refusals[0].reason}")
+        return False
 
     def used_bytes(self) -> int:
         """Bytes of the payloads that wait."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from frazil_jobs.api.checkpoints import FOLDER, KEEP, MARKER, of_key, outdated
 from frazil_jobs.base.keys import check_key
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.outputs.spool import Acknowledgement, Entry, Refusal, Spool, is_id
-from frazil_jobs.stores import ObjectInfo, ObjectStore
+from frazil_jobs.stores import ObjectInfo, ObjectStore, StoreDenied, StoreUnreachable
 
 _CHUNK: Final = 1 << 20
 log = get_logger(__name__)
@@ -84,6 +85,27 @@ class Uploader:
             return  # it's still pending, and comes again
         self.spool.acknowledge(Acknowledgement(id=entry.id, key=entry.key, sha256=entry.sha256, size=entry.size))
         log.info("stored", key=entry.key, size=entry.size)
+        self._prune(entry)
+
+    def _prune(self, entry: Entry) -> None:
+        """Once a checkpoint is committed, remove those that are older than the job keeps.
+
+        What can't be removed now is removed after the next one. Nothing outside of the job's own checkpoints is touched.
+        """
+        found, keep = of_key(entry.key), entry.metadata.get(KEEP, "")
+        if found is None or found[1] != MARKER or not keep.isdecimal() or int(keep) < 1:
+            return
+        base = f"{self.prefix}/"
+        try:
+            listed = [info.key.removeprefix(base) for info in self.store.list(f"{base}{FOLDER}/")]
+            old = outdated(listed, int(keep))
+            self.store.delete([base + key for key in old if key.endswith(f"/{MARKER}")])
+            self.store.delete([base + key for key in old])
+        except (StoreUnreachable, StoreDenied) as error:
+            log.warning("old checkpoints stay for now", error=str(error))
+            return
+        if old:
+            log.info("removed old checkpoints", keys=len(old))
 
     def _refuse(self, entry_id: str, reason: str) -> None:
         log.error("refused", entry=entry_id, reason=reason)

@@ -1,5 +1,5 @@
-"""In which order samples are taken: a function of seed, step and replica, so that a run that is resumed, or has another number
-of replicas, takes the same batches.
+"""In which order samples are taken: a function of seed, step and replica. A run that is resumed, or that has more replicas,
+takes the same batches.
 
 The samples of all epochs, each shuffled anew, form one endless row; step t takes the batch from t * batchSize on. A sample's
 place in its batch, and with it the microbatch that it's in, is another one each epoch: no sample is always the one that is

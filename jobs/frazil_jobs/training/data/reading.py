@@ -46,7 +46,12 @@ def open_table(files: DatasetFiles, names: Sequence[str], *, scratch: Path) -> d
             cache_dir=str(scratch / "tables"),
             **settings,
         )
-    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        datasets.exceptions.DatasetsError,
+        ValueError,
+        OSError,
+    ) as error:
         cause = error.__cause__ or error
         raise BadInput(
             f"the data set can't be read: {(str(cause).splitlines() or [type(cause).__name__])[0]}", field=FIELD
@@ -94,7 +99,7 @@ def label_range(table: datasets.Dataset, column: str) -> tuple[int, int]:
         raise BadInput(
             f"labels are {getattr(feature, 'dtype', feature)}, not whole numbers",
             field="spec.dataset.columns.label",
-            remedy="number the classes from 0, or use an imagefolder, whose folders are numbered in the order of their names",
+            remedy="number the classes from 0, or use an imagefolder, whose folders are numbered by their names",
         )
     labels = torch.as_tensor(table.with_format("torch")[column][:])
     return int(labels.min()), int(labels.max())
