@@ -14,11 +14,13 @@ from pathlib import Path
 from frazil_cli.local import Component
 from frazil_cli.machine import VISIBLE_VARIABLE
 from frazil_cli.prepare import Prepared, environment_for
+from frazil_cli.preparetraining import PreparedTraining
 from frazil_cli.workspace import Workspace
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, upload_queue
 from frazil_jobs.ranks.settings import allowed
 from frazil_jobs.stores import StoreConfig
 
+AnyPrepared = Prepared | PreparedTraining
 FETCH = "fetch"
 COMPUTE = "compute"
 UPLOAD = "upload"
@@ -33,13 +35,15 @@ _FOR_EVER = 10**7
 class Context:
     """What the processes of one replica share."""
 
-    prepared: Prepared
+    prepared: AnyPrepared
     store: StoreConfig
     redis_url: str
     space: Workspace
     replica: int
     spool: Path
     grace: float
+    attempt: int | None = None
+    """Of a TrainingJob."""
 
 
 def name_of(kind: str, replica: int) -> str:
@@ -52,7 +56,7 @@ def kind_of(name: str) -> str:
     return name.rpartition("-")[0] or name
 
 
-def queue_of(prepared: Prepared, replica: int) -> str:
+def queue_of(prepared: AnyPrepared, replica: int) -> str:
     """The Celery queue of one replica of one run."""
     return upload_queue(f"{prepared.job.metadata.name}-{prepared.uid[:8]}-{replica}")
 
@@ -72,8 +76,8 @@ def fetch(context: Context, environment: Mapping[str, str] = os.environ) -> Comp
             **_of_job(context, environment),
             "FRAZIL_SPOOL": str(context.spool),
             "FRAZIL_JOB_FILE": str(prepared.file.absolute()),
-            "FRAZIL_SHARDS": ",".join(str(shard) for shard in prepared.shards_of(context.replica)),
-            "FRAZIL_PROMPTS_SHA256": prepared.pin.sha256,
+            **prepared.fetch_env(context.replica),
+            **({"FRAZIL_ATTEMPT": str(context.attempt)} if context.attempt is not None else {}),
         },
         log=context.space.log(name_of(FETCH, context.replica)),
         one_shot=True,
@@ -86,7 +90,7 @@ def compute(context: Context, *, retries: int, environment: Mapping[str, str] = 
     gpus = layout.gpus_of(context.replica, context.prepared.machine)
     return Component(
         name=name_of(COMPUTE, context.replica),
-        arguments=(sys.executable, "-m", "frazil_jobs.generation"),
+        arguments=(sys.executable, "-m", context.prepared.module),
         env={
             **allowed(environment),
             **({VISIBLE_VARIABLE: ",".join(gpus)} if gpus else {}),

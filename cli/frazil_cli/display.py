@@ -56,13 +56,103 @@ class View:
         left = self.total - self.generated
         return left / self.images_per_second if self.images_per_second and left > 0 else None
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What a new line is about."""
+        return self.generated, self.stored
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is stored."""
+        return self.stored == self.total
+
+    def line(self) -> str:
+        """How far it is, in one line; empty before that is known."""
+        return counts_line(self) if self.total else ""
+
+    def table(self) -> RenderableType | None:
+        """The same as bars."""
+        return _table(self) if self.total else None
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """All there is to show of a TrainingJob at one moment."""
+
+    phase: str
+    steps: int = 0
+    """In all; 0 before it's known."""
+    step: int = 0
+    """That are done."""
+    loss: float | None = None
+    validation_loss: float | None = None
+    accuracy: float | None = None
+    samples_per_second: float | None = None
+    seconds_left: float | None = None
+    freeze_ratio: float | None = None
+    """None: nothing is frozen in this job."""
+    freezing: str = ""
+    """Phase of freezing."""
+    checkpoint: int | None = None
+    """Step of the newest that is stored."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What a new line is about."""
+        return self.step, self.checkpoint or 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are done and stored."""
+        return self.step == self.steps == self.checkpoint
+
+    def line(self) -> str:
+        """How far it is, in one line."""
+        return f"step {self.step} of {self.steps} · " + " · ".join(self._facts()) if self.steps and self.step else ""
+
+    def table(self) -> RenderableType | None:
+        """The same as a bar."""
+        if not self.steps:
+            return None
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True)
+        table.add_column(min_width=16, max_width=40, ratio=1)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_row(Text("  steps", style="bold"), _bar(self.step / self.steps), f"{self.step}/{self.steps}")
+        facts = self._facts()
+        for start in range(0, len(facts), 4):
+            table.add_row("", "", Text(" · ".join(facts[start : start + 4]), style="dim"))
+        return table
+
+    def _facts(self) -> list[str]:
+        found = []
+        if self.loss is not None:
+            found.append(f"loss {self.loss:.4g}")
+        if self.validation_loss is not None:
+            found.append(f"validation {self.validation_loss:.4g}")
+        if self.accuracy is not None:
+            found.append(f"accuracy {100 * self.accuracy:.1f} %")
+        if self.samples_per_second:
+            found.append(f"{self.samples_per_second:.3g} samples/s")
+        if self.freeze_ratio is not None:
+            found.append(f"frozen {self.freeze_ratio:.0%}" + (f" ({self.freezing.lower()})" if self.freezing else ""))
+        if self.seconds_left is not None and self.step < self.steps:
+            found.append(f"{duration(self.seconds_left)} left")
+        if self.checkpoint is not None:
+            found.append(f"checkpoint {self.checkpoint}")
+        return found
+
+
+Shown = View | TrainingView
+
 
 class Display(Protocol):
     """Something that shows views."""
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *exception: object) -> None: ...
-    def show(self, view: View) -> None:
+    def show(self, view: Shown) -> None:
         """Show the present state; called several times a second."""
 
     def say(self, message: str, *, mark: str = "") -> None:
@@ -78,7 +168,7 @@ class Quiet:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def show(self, view: View) -> None:
+    def show(self, view: Shown) -> None:
         """Nothing."""
 
     def say(self, message: str, *, mark: str = "") -> None:
@@ -92,7 +182,7 @@ class Plain:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._phase = ""
         self._notices: tuple[str, ...] = ()
-        self._counts = (-1, -1)
+        self._counts: tuple[int, ...] = (-1, -1)
         self._last = float("-inf")
 
     def __enter__(self) -> Plain:
@@ -101,7 +191,7 @@ class Plain:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def show(self, view: View) -> None:
+    def show(self, view: Shown) -> None:
         """A line for what is new."""
         if view.phase != self._phase:
             self._phase = view.phase
@@ -111,15 +201,11 @@ class Plain:
             if _words(notice) not in {_words(known) for known in self._notices}:
                 self.say(notice, mark="!")
         self._notices = view.notices
-        counts = (view.generated, view.stored)
+        counts, line = view.counts, view.line()
         now = time.monotonic()
-        if (
-            view.total
-            and counts != self._counts
-            and (now - self._last >= LINE_EVERY_SECONDS or view.stored == view.total)
-        ):
+        if line and counts != self._counts and (now - self._last >= LINE_EVERY_SECONDS or view.is_complete):
             self._counts, self._last = counts, now
-            self.say(counts_line(view))
+            self.say(line)
 
     def say(self, message: str, *, mark: str = "") -> None:
         """One line."""
@@ -141,16 +227,16 @@ class Bars:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def show(self, view: View) -> None:
+    def show(self, view: Shown) -> None:
         """Draw it."""
         self._live.update(self.drawn(view))
 
-    def drawn(self, view: View) -> RenderableType:
+    def drawn(self, view: Shown) -> RenderableType:
         """The view as something that rich can print."""
         self._spinner.update(text=Text(view.phase))
         parts: list[RenderableType] = [self._spinner]
-        if view.total:
-            parts.append(_table(view))
+        if (table := view.table()) is not None:
+            parts.append(table)
         parts += [Text.assemble(("! ", "bold yellow"), (notice, "yellow")) for notice in view.notices]
         return Group(*parts)
 

@@ -1,32 +1,35 @@
 """One run of a job on this machine: the three parts of a pod as processes, once a replica, and one embedded Redis.
 
-The order: what earlier runs left in their spools is stored first; then fetch, compute and upload for each replica; then
-the manifest. The spool is the truth throughout: whatever dies, what was made is there, and the next run of the same job
+What both kinds of job share; what each does is in `generationrun` and `trainingrun`. What earlier runs left in their spools
+is stored first. The spool is the truth throughout: whatever dies, what was made is there, and the next run of the same job
 goes on from it.
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeVar
 
-from frazil_cli import components, finishing, redis_server
-from frazil_cli.components import COMPUTE, CONTROL, FETCH, UPLOAD
-from frazil_cli.display import Display, duration
+from frazil_cli import components, redis_server
+from frazil_cli.components import COMPUTE, CONTROL, FETCH, UPLOAD, AnyPrepared
+from frazil_cli.display import Display, Shown, duration
 from frazil_cli.errors import ComponentFailed
 from frazil_cli.interrupts import Interrupted, Interrupts
 from frazil_cli.lastwords import ending, last_words
 from frazil_cli.local import GivenUp, Supervisor
-from frazil_cli.prepare import Prepared, effective_job
-from frazil_cli.watching import Watch, fetching, stored_images, wanted_images
+from frazil_cli.watching import fetching
 from frazil_cli.workspace import Workspace
 from frazil_jobs.base.exits import CONFIG, DATAERR, FAILED, TEMPFAIL, TryAgain
-from frazil_jobs.inputs.task import Task
+from frazil_jobs.outputs.scanner import UploadStatus
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.stores import StoreConfig
+
+R = TypeVar("R")
 
 REDIS_SECONDS = 20.0
 """How long the embedded server may take to answer."""
@@ -56,62 +59,65 @@ class RunSettings:
     keep_spool: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run leaves, and what it took."""
+class Watched(Protocol):
+    """What is known of a run so far, whatever it makes."""
 
-    images: int
-    generated: int
-    """In this run."""
-    seconds: float
-    generating_seconds: float
-    """From the first step until the last image was stored: without the start of the ranks and the load of the model."""
-    manifest: Mapping[str, object]
+    redis_url: str
+    uploads: Mapping[int, UploadStatus]
+
+    def view(self, phase: str, replicas: Iterable[int], now: float) -> Shown:
+        """All there is to show."""
+
+    def trouble_seconds(self, now: float) -> float:
+        """How long nothing has reached the store although something waits."""
 
 
 @dataclass
-class LocalRun:
-    """One run, from an empty or half-done work folder to the manifest."""
+class LocalRun(ABC, Generic[R]):
+    """One run, from an empty or half-done work folder to its results."""
 
-    prepared: Prepared
+    prepared: AnyPrepared
     settings: RunSettings
     space: Workspace
     display: Display
     supervisor: Supervisor = field(default_factory=Supervisor)
     interrupts: Interrupts = field(default_factory=Interrupts)
     redis_url: str = ""
-    watch: Watch = field(init=False)
+    watch: Watched = field(init=False)
+    attempt: int | None = None
+    """Of a TrainingJob."""
     _phase: str = ""
 
-    def __post_init__(self) -> None:
-        self.watch = Watch(self.prepared, self.space)
+    finishing_words: ClassVar[str]
+    """What the ranks do after a request to stop."""
+    bad_input_words: ClassVar[str] = ""
+    """What bad input means for the rest, when several shards may have had some."""
 
-    def __call__(self) -> Result:
+    @abstractmethod
+    def work(self) -> R:
+        """Do what the run is for, once Redis answers and nothing of an earlier run waits. Returns what it leaves."""
+
+    @abstractmethod
+    def so_far(self) -> str:
+        """What is stored, for people."""
+
+    def __call__(self) -> R:
         """Run it. Raises FrazilError. Nothing that was started is left when this returns or raises."""
-        started = time.monotonic()
         with self.space.locked(), self.interrupts, self.display:
             try:
                 self._start_redis()
                 self._store_leftovers()
-                tasks = self._fetch()
-                seconds = self._generate(tasks)
-                manifest = self._finish()
+                result = self.work()
                 self.supervisor.stop([CONTROL, *self._named(UPLOAD)], seconds=END_SECONDS)
             except Interrupted:
                 self._stop_in_order()
-                raise TryAgain(f"stopped: {self._so_far()}", remedy=AGAIN) from None
+                raise TryAgain(f"stopped: {self.so_far()}", remedy=AGAIN) from None
             finally:
                 self.supervisor.kill(reversed(self.supervisor.names()))
         if not self.settings.keep_spool:
             for spool in self.space.spools():
                 self.space.remove_spool(spool)
-        return Result(
-            images=self.prepared.images,
-            generated=max(0, self.watch.generated - self.watch.before),
-            seconds=time.monotonic() - started,
-            generating_seconds=seconds,
-            manifest=manifest,
-        )
+        return result
 
     # --- the parts, in order ---
 
@@ -144,73 +150,34 @@ class LocalRun:
         for spool in self.space.spools():
             self.space.remove_spool(spool)
 
-    def _fetch(self) -> list[Task]:
+    def _fetch(self) -> None:
+        """An uploader and a fetch process for each replica; wait until all is there."""
         for replica in self._replicas():
             Spool(self.space.spool(replica))
             self._start_upload(replica, self.space.spool(replica))
         first, *others = self._replicas()
         # The first one brings the model; the others find it.
         for group in ([first], others):
-            names = [components.name_of(FETCH, replica) for replica in group]
-            for replica in group:
-                self.supervisor.start(components.fetch(self._context(replica)))
-            spools = [self.space.spool(replica) for replica in group]
-            self._until(partial(self._ended, names), partial(fetching, spools))
-            for name in names:
-                self._require(name, "fetch")
-        tasks = []
-        for replica in self._replicas():
-            spool = self.space.spool(replica)
-            task = Task.read(spool).model_copy(update={"job": effective_job(self.prepared)})
-            task.write(spool)
-            tasks.append(task)
-        self.watch.begin(tasks)
-        return tasks
+            self._fetch_again(group)
 
-    def _generate(self, tasks: list[Task]) -> float:
-        """Make what is missing. Returns the seconds that it took from the first step on."""
-        started = time.monotonic()
-        self.supervisor.start(components.control(self._context(0)))
-        names = []
-        for replica, task in enumerate(tasks):
-            if stored_images(task) < wanted_images(task):
-                component = components.compute(self._context(replica), retries=self.settings.retries)
-                self.supervisor.start(component)
-                names.append(component.name)
-        if not names:
-            self.display.say("everything is stored already: nothing to make", mark="✓")
-            return 0.0
-        self._until(lambda: self._ended(names) or self._has_failed(names), self._doing, store=True)
-        if failed := self._first_failure(names):
-            # What the other replicas have made so far is kept.
-            self._stop_in_order()
-            code = self._code(failed)
-            raise self._failed(
-                failed, code, self._why(failed, code), remedy=None if code in (DATAERR, CONFIG) else AGAIN
-            )
-        self.watch.look(self._replicas(), time.monotonic(), at_once=True)
-        self.watch.all_stored()
-        return time.monotonic() - (self.watch.first_step or started)
-
-    def _finish(self) -> Mapping[str, object]:
-        """The manifest, through Celery: asked again until its result is seen."""
-        asking = finishing.Finishing(
-            prepared=self.prepared,
-            store=self.settings.store,
-            redis_url=self.redis_url,
-            patience=self.settings.store_timeout,
-        )
-        self._until(asking.done, "writing the manifest and the gallery")
-        return asking.result
+    def _fetch_again(self, replicas: Iterable[int]) -> None:
+        group = list(replicas)
+        names = [components.name_of(FETCH, replica) for replica in group]
+        for replica in group:
+            self.supervisor.start(components.fetch(self._context(replica)))
+        spools = [self.space.spool(replica) for replica in group]
+        self._until(partial(self._ended, names), partial(fetching, spools))
+        for name in names:
+            self._require(name, "fetch")
 
     def _stop_in_order(self) -> None:
-        """Compute first: it finishes or drops the image in hand. Then the store gets what was made, for a while."""
+        """Compute first: it finishes or drops what is in hand. Then the store gets what was made, for a while."""
         self.interrupts.begin_ending()
         compute = [*self._named(COMPUTE), *self._named(FETCH)]
         self.supervisor.terminate(compute)
         end = time.monotonic() + self.settings.grace + END_SECONDS
         self._while(
-            lambda: any(self.supervisor.alive(name) for name in compute), end, "stopping: finishing the images in hand"
+            lambda: any(self.supervisor.alive(name) for name in compute), end, f"stopping: {self.finishing_words}"
         )
         self.supervisor.kill(compute)
         end = time.monotonic() + DRAIN_SECONDS
@@ -256,7 +223,7 @@ class LocalRun:
         status = next(status for status in self.watch.uploads.values() if status.state != "Ready")
         self._stop_in_order()
         raise TryAgain(
-            f"{status.message}, for {duration(seconds)}; {self._so_far()}",
+            f"{status.message}, for {duration(seconds)}; {self.so_far()}",
             field="--store",
             remedy=f"{AGAIN}: what was made is kept in {self.space.root}",
         )
@@ -275,6 +242,7 @@ class LocalRun:
             replica=replica,
             spool=self.space.spool(replica),
             grace=self.settings.grace,
+            attempt=self.attempt,
         )
 
     def _start_upload(self, replica: int, spool: Path) -> None:
@@ -309,13 +277,6 @@ class LocalRun:
     def _store_is_away(self) -> bool:
         return self.watch.trouble_seconds(time.monotonic()) > AWAY_SECONDS
 
-    def _so_far(self) -> str:
-        return f"{self.watch.stored} of {self.prepared.images} images are stored"
-
-    def _doing(self) -> str:
-        at_work = self.watch.first_step is not None or self.watch.generated > self.watch.before
-        return "generating" if at_work else "loading the model"
-
     # --- failures ---
 
     def _require(self, name: str, words: str) -> None:
@@ -328,12 +289,12 @@ class LocalRun:
         """One line. What the process said last is the message itself when it's one line, else shown above it."""
         words = last_words(self.supervisor.component(name).log)
         if words and "\n" not in words and code in (DATAERR, CONFIG):
-            return f"{words}; {self._so_far()}" if self.watch.stored else words
-        if code == DATAERR:
-            return "some prompts can't be used; all other images are stored"
+            return f"{words}; {self.so_far()}" if self.watch.stored else words
+        if code == DATAERR and self.bad_input_words:
+            return self.bad_input_words
         outcome = self.supervisor.outcome(name)
         how = ending(outcome.code) if isinstance(outcome, GivenUp) else "failed"
-        return f"{name} {how}; {self._so_far()}"
+        return f"{name} {how}; {self.so_far()}"
 
     def _failed(self, name: str, code: int | None, message: str, *, remedy: str | None = None) -> ComponentFailed:
         log = self.supervisor.component(name).log

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from frazil_cli.machine import Degrees, Layout, Machine, layout, this_machine
 from frazil_jobs.api import naming
@@ -52,6 +52,8 @@ class Prepared:
     prefix: str
     machine: Machine
     layout: Layout
+    module: ClassVar[str] = "frazil_jobs.generation"
+    """What the launcher of the ranks runs."""
 
     @property
     def base_dir(self) -> Path:
@@ -66,6 +68,11 @@ class Prepared:
     def shards_of(self, replica: int) -> list[int]:
         """The shards of one replica: dealt out in turn, so that all replicas end at about the same time."""
         return list(range(replica, self.pin.shards, self.layout.replicas))
+
+    def fetch_env(self, replica: int) -> dict[str, str]:
+        """What `fetch` is told beside the job."""
+        shards = ",".join(str(shard) for shard in self.shards_of(replica))
+        return {"FRAZIL_SHARDS": shards, "FRAZIL_PROMPTS_SHA256": self.pin.sha256}
 
     def images_of(self, shard: int) -> int:
         """Of one shard."""

@@ -15,7 +15,8 @@ from frazil_jobs.api import naming
 from frazil_jobs.stores import StoreConfig
 
 if TYPE_CHECKING:
-    from frazil_cli.localrun import Result
+    from frazil_cli.components import AnyPrepared
+    from frazil_cli.generationrun import Result
 
 
 def opening(prepared: Prepared, store: StoreConfig) -> Sequence[str]:
@@ -76,7 +77,7 @@ def as_object(prepared: Prepared, store: StoreConfig, result: Result) -> dict[st
     }
 
 
-def next_command(prepared: Prepared, store: StoreConfig) -> str:
+def next_command(prepared: AnyPrepared, store: StoreConfig) -> str:
     """How to take the results elsewhere."""
     where = relative(store.folder) if store.is_folder else store.uri
     folder = prepared.job.spec.output.prefix

@@ -25,6 +25,7 @@ LOOK_SECONDS = 0.5
 _MEGABYTE = 1 << 20
 _FETCHING = {
     "prompts": "reading prompts",
+    "dataset": "checking the data set",
     "model": "checking the model",
     "stored": "asking the store what it holds",
     "done": "asking the store what it holds",
@@ -198,7 +199,7 @@ def fetching(spools: Iterable[Path]) -> str:
             progress = FetchProgress.read(spool)
             if progress is None:
                 continue
-            if progress.state == "model" and progress.total:
+            if progress.state in ("dataset", "model") and progress.total:
                 done, total = progress.done / _MEGABYTE, progress.total / _MEGABYTE
                 return f"fetching {progress.what}: {done:,.0f} of {total:,.0f} MiB"
             return _FETCHING.get(progress.state, f"fetching {progress.what}")

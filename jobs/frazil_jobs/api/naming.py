@@ -77,3 +77,24 @@ def local_uid(job: GenerationJob, prompts_sha256: str, *, model_fingerprint: str
         "format": spec.output.format,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def local_training_uid(
+    job: TrainingJob, *, model_fingerprint: str | None = None, dataset_fingerprint: str | None = None
+) -> str:
+    """The uid of a TrainingJob that no API server gave one: the sha256 of all that decides its weights, but the number of
+    steps, which may grow. A second `frazil run` of the same file goes on from the first one's checkpoint."""
+    spec = job.spec
+    document = {
+        "task": spec.task,
+        "model": spec.model.model_dump(mode="json", exclude={"cache", "secret_ref"}),
+        "modelFiles": model_fingerprint,
+        "initialWeights": spec.initial_weights,
+        "dataset": spec.dataset.model_dump(mode="json", exclude={"secret_ref"}),
+        "datasetFiles": dataset_fingerprint,
+        "numbers": [spec.batch_size, spec.accumulation, spec.precision, spec.seed],
+        "optimizer": spec.optimizer.model_dump(mode="json"),
+        "parallelism": spec.parallelism.model_dump(mode="json"),
+        "freezing": spec.freezing.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

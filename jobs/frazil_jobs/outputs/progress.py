@@ -56,7 +56,14 @@ class TrainingProgress(BaseModel):
     """There is one stream of progress."""
     step: int = Field(ge=0)
     """Optimizer steps that are done."""
+    steps: int = Field(default=0, ge=0)
+    """In all."""
     loss: float | None = None
+    validation_loss: float | None = None
+    accuracy: float | None = None
+    """Of the newest evaluation, for tasks that have one."""
+    phase: str = ""
+    """Of freezing."""
     throughput: float | None = None
     """Samples a second."""
     freeze_ratio: float | None = None

@@ -1,1 +1,1 @@
-"""Training over pipeline stages. So far a stand-in that lives the life of a gang (standin.py)."""
+"""Training over pipeline stages: tasks, data, the loop, checkpoints, export; freezing and the engine beside them."""

@@ -1,7 +1,7 @@
-"""`python -m frazil_jobs.training`: the stand-in, until the trainer lands."""
+"""`python -m frazil_jobs.training`: the launcher."""
 
 import sys
 
-from frazil_jobs.training.standin import main
+from frazil_jobs.training.launcher import main
 
 sys.exit(main())

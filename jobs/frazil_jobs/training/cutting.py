@@ -187,10 +187,10 @@ class Stage(nn.Module):
         """Parameters by the names that they have in the whole model."""
         return dict(self.model.named_parameters())
 
-    def buffers_by_name(self) -> dict[str, torch.Tensor]:
+    def saved_buffers(self) -> dict[str, torch.Tensor]:
         """Buffers that a saved model has, by the same names."""
-        parameters = set(self.weights())
-        return {name: value for name, value in self.model.state_dict().items() if name not in parameters}
+        saved = self.model.state_dict()
+        return {name: saved[name] for name, _ in self.model.named_buffers() if name in saved}
 
 
 def _flat(values: Any) -> Iterator[torch.Tensor]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final
 
 import torch
@@ -27,10 +28,11 @@ from frazil_jobs.training.checkpointing import Checkpoints
 from frazil_jobs.training.data.feed import Part, loader, validation_batches
 from frazil_jobs.training.data.order import Share
 from frazil_jobs.training.draws import generator, seed_of
-from frazil_jobs.training.engine import Engine, Freezing
+from frazil_jobs.training.freezing.freezer import Freezer
 from frazil_jobs.training.grid import Grid, Groups
 from frazil_jobs.training.history import History, Measure, Point
 from frazil_jobs.training.optimizer import Ema, learning_rate, set_learning_rate
+from frazil_jobs.training.pipeline.engine import PipelineEngine, StepReport
 from frazil_jobs.training.tasks import ImageClassification, Task
 
 NOT_FINITE: Final = 20
@@ -38,6 +40,8 @@ NOT_FINITE: Final = 20
 STOP_SECONDS: Final = 3600.0
 """How long the last checkpoint of a run waits for the store; a launcher that is in a hurry ends it before."""
 PACE_STEPS: Final = 20
+SHARE_STEPS: Final = 10
+"""Between two steps whose freeze ratios and times ranks tell each other."""
 LOG_SECONDS: Final = 10.0
 
 log = get_logger(__name__)
@@ -54,14 +58,14 @@ class Trainer:
     task: Task
     training: Part
     validation: Part
-    engine: Engine
+    engine: PipelineEngine
     stages: Mapping[int, nn.Module]
     """This rank's."""
     weights: Mapping[str, nn.Parameter]
     """Those of its stages, by the names that they have in the whole model."""
     optimizer: torch.optim.Optimizer
     ema: Ema | None
-    freezing: Freezing | None
+    freezing: Freezer | None
     checkpoints: Checkpoints
     grid: Grid
     groups: Groups
@@ -83,6 +87,8 @@ class Trainer:
     _begun: int = 0
     """Step of the newest checkpoint that was begun: the same on every rank, unlike what each knows to be stored."""
     newest: Point | None = None
+    _told: StepReport | None = None
+    """Of all stages; gathered now and then."""
 
     @property
     def spec(self) -> TrainingJobSpec:
@@ -158,6 +164,8 @@ class Trainer:
         told = self.engine.end_step()
         loss = self.engine.mean_loss()
         self.step += 1
+        if self._told is None or self.step % SHARE_STEPS == 0 or self.step == spec.steps:
+            self._told = self.engine.share(told)
         seconds = time.monotonic() - started
         self._paces.append(seconds)
         point = Point(
@@ -167,9 +175,10 @@ class Trainer:
             gradient_norm=norm,
             seconds=seconds,
             throughput=spec.batch_size * len(self._paces) / sum(self._paces),
-            freeze_ratio=told.mean_freeze_ratio,
-            freeze_ratios=tuple(told.freeze_ratios[stage] for stage in sorted(told.freeze_ratios)),
+            freeze_ratio=self._told.mean_freeze_ratio,
+            freeze_ratios=tuple(self._told.freeze_ratios[stage] for stage in sorted(self._told.freeze_ratios)),
             predicted_seconds=told.predicted_seconds,
+            measured_seconds=span_of(self._told),
             phase=told.phase,
             attempt=self.attempt,
         )
@@ -278,3 +287,15 @@ class Trainer:
         cell = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(cell, op=dist.ReduceOp.MAX, group=self.groups.control)
         return bool(cell.item())
+
+
+def span_of(report: StepReport) -> float | None:
+    """Seconds of a pipeline batch: the longest span of one stage, from its first action to its last; the median of the
+    step's batches. The first stage begins and ends a batch, and clocks of different ranks need not agree."""
+    spans: dict[tuple[int, int], list[float]] = {}
+    for one in report.timed:
+        spans.setdefault((one.batch, one.action.stage), []).extend((one.start, one.start + one.seconds))
+    longest: dict[int, float] = {}
+    for (batch, _), times in spans.items():
+        longest[batch] = max(longest.get(batch, 0.0), max(times) - min(times))
+    return median(longest.values()) if longest else None

@@ -1,0 +1,253 @@
+"""What one rank does from start to end: check, meet the others, build its stages, go on from a checkpoint, train, export.
+
+The order is the point: all that can be wrong with model, data and job is found before the ranks meet and before any weights
+are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Final
+
+import diffusers
+import torch
+import torch.distributed as dist
+import transformers
+from torch import nn
+
+from frazil_jobs.base.exits import BadConfiguration, TryAgain
+from frazil_jobs.base.log import get_logger
+from frazil_jobs.inputs.training_task import TrainingTask
+from frazil_jobs.outputs.spool import Entry, Spool
+from frazil_jobs.ranks.launcher import scratch_of
+from frazil_jobs.ranks.meeting import device_of, meet
+from frazil_jobs.ranks.settings import RankSettings
+from frazil_jobs.ranks.stopping import StopFlag
+from frazil_jobs.training.checkpointing import Checkpoints, all_stored
+from frazil_jobs.training.cutting import Stage
+from frazil_jobs.training.data.feed import Data, open_data
+from frazil_jobs.training.export import export
+from frazil_jobs.training.freezing.freezer import Freezer
+from frazil_jobs.training.grid import Grid, Groups, join
+from frazil_jobs.training.optimizer import Ema, make_optimizer
+from frazil_jobs.training.partition import partition
+from frazil_jobs.training.pipeline.engine import PipelineEngine
+from frazil_jobs.training.planning.schedules import order_of
+from frazil_jobs.training.tasks import Task, check_stages, open_task
+from frazil_jobs.training.telling import Teller, finish
+from frazil_jobs.training.trainer import Trainer
+
+COLLECTIVE_SECONDS: Final = 300
+"""No collective of the training waits longer: beyond it, a rank is taken for lost."""
+MEETING_SECONDS: Final = 1800
+"""How long ranks wait for each other at the start: pods fetch models at different speeds."""
+
+log = get_logger(__name__)
+
+
+def run_rank(rank: RankSettings, flag: StopFlag) -> None:
+    """Run one rank. Raises what the process ends with."""
+    torch.set_num_threads(rank.threads)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    given = TrainingTask.read(rank.spool)
+    spec = given.job.spec
+    grid = Grid(pipeline=spec.parallelism.pipeline, data=spec.parallelism.data, rank=rank.rank)
+    if grid.world != rank.world:
+        raise BadConfiguration(
+            f"pipeline × data are {grid.world} ranks, and {rank.world} were started", field="spec.parallelism"
+        )
+    order = order_of(spec.parallelism.schedule, ranks=grid.pipeline, microbatches=spec.parallelism.microbatches)
+    task = open_task(given.job, given.model)
+    check_stages(task, order.stages)
+    data = open_data(task, given.dataset, scratch=scratch_of(rank.run) / "data")
+    device = device_of(rank)
+    if grid.world > 1:
+        meet(rank, device, world=grid.world, timeout=timedelta(seconds=MEETING_SECONDS))
+    groups = join(grid, timeout=timedelta(seconds=COLLECTIVE_SECONDS))
+    _compare(_identity(given), groups)
+    _run(rank, flag, given, grid, groups, task, data, device)
+    if grid.world > 1:
+        dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def _run(
+    rank: RankSettings,
+    flag: StopFlag,
+    given: TrainingTask,
+    grid: Grid,
+    groups: Groups,
+    task: Task,
+    data: Data,
+    device: torch.device,
+) -> None:
+    spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
+    spec = given.job.spec
+    stages, fingerprint = build_stages(task, grid, device)
+    task.to(device)
+    trainer = make_trainer(
+        task,
+        data,
+        stages,
+        grid,
+        groups,
+        checkpoints=Checkpoints(
+            spool=spool,
+            folder=rank.run / "checkpoints",
+            attempt=given.attempt,
+            keep=spec.checkpoint.keep_last,
+            group=groups.checkpoint,
+            gave_up=lambda: False,
+        ),
+        fingerprint=fingerprint,
+        device=device,
+    )
+    trainer.attempt = given.attempt
+    trainer.stopped = flag.asked
+    trainer.loader_workers = 0 if device.type == "cpu" else 2
+    if grid.rank == 0:
+        trainer.report = Teller(spool, given).tell
+    if given.resume is not None:
+        trainer.resume(given.resume)
+        log.info("goes on from a checkpoint", step=trainer.step)
+    trainer.run()
+    entries = export(
+        task,
+        stages,
+        count=order_of(
+            spec.parallelism.schedule, ranks=grid.pipeline, microbatches=spec.parallelism.microbatches
+        ).stages,
+        ema=trainer.ema,
+        grid=grid,
+        group=groups.control,
+        spool=spool,
+        scratch=rank.run / "export",
+    )
+    if not all_stored(spool, entries, groups.control, flag.asked):
+        raise TryAgain("stopped before the model was stored; the last checkpoint is")
+    exported = _everyones(entries, groups)
+    last = finish(spool, given, trainer, exported=exported) if grid.rank == 0 else []
+    if not all_stored(spool, last, groups.control, flag.asked):
+        raise TryAgain("stopped before the report was stored; the model is")
+
+
+def build_stages(task: Task, grid: Grid, device: torch.device) -> tuple[dict[int, Stage], str]:
+    """This rank's stages with their initial weights, on its device, and the fingerprint of the whole model."""
+    parallelism = task.spec.parallelism
+    order = order_of(parallelism.schedule, ranks=grid.pipeline, microbatches=parallelism.microbatches)
+    model: nn.Module | None = task.model()
+    assert model is not None
+    fingerprint = fingerprint_of(task, model)
+    ranges = partition(
+        model, task.cut, blocks=task.blocks, stages=order.stages, balanced=parallelism.partition == "Balanced"
+    )
+    stages = {}
+    for number in order.placement.stages_of(grid.place):
+        whole = model if model is not None else task.model()  # a stage takes its model apart
+        stages[number] = Stage(whole, task.cut, blocks=ranges[number], of=task.blocks, sample=task.sample()).to(device)
+        model = None
+    log.info("stages", blocks={number: str(ranges[number]) for number in stages})
+    return stages, fingerprint
+
+
+def make_trainer(
+    task: Task,
+    data: Data,
+    stages: dict[int, Stage],
+    grid: Grid,
+    groups: Groups,
+    *,
+    checkpoints: Checkpoints,
+    fingerprint: str,
+    device: torch.device,
+) -> Trainer:
+    """The trainer of one rank, at step 0."""
+    spec, parallelism = task.spec, task.spec.parallelism
+    freezer = None
+    if spec.freezing.method != "None":
+        freezer = Freezer(
+            spec.freezing,
+            stages,
+            schedule=parallelism.schedule,
+            pipeline=grid.pipeline,
+            microbatches=parallelism.microbatches,
+            accumulation=spec.accumulation,
+            seed=spec.seed,
+            warmup_steps=spec.optimizer.warmup_steps,
+            pipeline_group=groups.pipeline,
+            data_group=groups.data,
+        )
+    engine = PipelineEngine(
+        stages,
+        schedule=parallelism.schedule,
+        microbatches=parallelism.microbatches,
+        loss=task.loss,
+        pipeline_group=groups.pipeline,
+        data_group=groups.data,
+        device=device,
+        accumulation=spec.accumulation,
+        freezer=freezer,
+        autocast=torch.bfloat16 if spec.precision == "bfloat16" else None,
+    )
+    weights = {name: weight for stage in stages.values() for name, weight in stage.weights().items()}
+    decay = float(spec.optimizer.ema)
+    return Trainer(
+        task=task,
+        training=data.training,
+        validation=data.validation,
+        engine=engine,
+        stages=stages,
+        weights=weights,
+        optimizer=make_optimizer(spec.optimizer, weights),
+        ema=Ema(weights, decay) if decay else None,
+        freezing=freezer,
+        checkpoints=checkpoints,
+        grid=grid,
+        groups=groups,
+        fingerprint=fingerprint,
+    )
+
+
+def fingerprint_of(task: Task, model: nn.Module) -> str:
+    """Tells one architecture from another: task, and names and shapes of all weights."""
+    shapes = sorted((name, list(weight.shape)) for name, weight in model.named_parameters())
+    return hashlib.sha256(json.dumps([task.spec.task, shapes]).encode()).hexdigest()
+
+
+def _identity(given: TrainingTask) -> str:
+    """What all ranks must have in common."""
+    return json.dumps(
+        {
+            "job": given.job.model_dump(mode="json", exclude={"status"}),
+            "data": given.dataset.fingerprint,
+            "resume": given.resume_step,
+            "attempt": given.attempt,
+            "versions": [torch.__version__, diffusers.__version__, transformers.__version__],
+        },
+        sort_keys=True,
+    )
+
+
+def _everyones(entries: list[Entry], groups: Groups) -> list[Entry]:
+    """The entries of all ranks, by key."""
+    every: list[list[Entry]] = [entries]
+    if groups.control is not None:
+        every = [[]] * dist.get_world_size(groups.control)
+        dist.all_gather_object(every, entries, group=groups.control)
+    return sorted((entry for part in every for entry in part), key=lambda entry: entry.key)
+
+
+def _compare(mine: str, groups: Groups) -> None:
+    if groups.control is None:
+        return
+    every: list[str] = [""] * dist.get_world_size(groups.control)
+    dist.all_gather_object(every, mine, group=groups.control)
+    different = [rank for rank, other in enumerate(every) if other != every[0]]
+    if different:
+        raise TryAgain(
+            f"rank {', '.join(map(str, different))} has another task, checkpoint, or other versions of torch, diffusers or "
+            "transformers, than rank 0",
+            remedy="start all ranks from one image and one task",
+        )
