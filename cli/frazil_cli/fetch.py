@@ -135,10 +135,16 @@ def _wanted(store: ObjectStore, found: Found) -> Iterator[Wanted]:
     from frazil_cli.locating import outputs_below
     from frazil_jobs.api import naming
     from frazil_jobs.outputs.manifest import read_outputs
+    from frazil_jobs.outputs.training_manifest import TrainingManifest
 
     if found.manifest is None:
         for key in outputs_below(store, found.prefix):
             yield Wanted(key)
+        return
+    if isinstance(found.manifest, TrainingManifest):
+        for file in found.manifest.outputs:
+            yield Wanted(file.key, file.sha256, file.size)
+        yield Wanted(naming.MANIFEST_KEY)
         return
     manifest = found.manifest.model_copy(
         update={"prefix": found.prefix}

@@ -10,7 +10,8 @@ from pathlib import Path
 from frazil_cli.preflight import expected_outputs
 from frazil_jobs.api import naming
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
-from frazil_jobs.outputs.manifest import Manifest, read_manifest
+from frazil_jobs.outputs.manifest import Manifest, read_any_manifest
+from frazil_jobs.outputs.training_manifest import TrainingManifest
 from frazil_jobs.stores import ObjectStore, StoreConfig
 
 _HEX = "0123456789abcdef"
@@ -26,7 +27,7 @@ class Found:
     """The results that are meant. `manifest` is None while the job is at work."""
 
     prefix: str
-    manifest: Manifest | None
+    manifest: Manifest | TrainingManifest | None
     others: tuple[str, ...] = ()
     """Other jobs of the same name."""
 
@@ -77,10 +78,10 @@ def locate(store: ObjectStore, config: StoreConfig, what: str, *, namespace: str
     return found[0]
 
 
-def manifest_at(store: ObjectStore, prefix: str) -> Manifest | None:
+def manifest_at(store: ObjectStore, prefix: str) -> Manifest | TrainingManifest | None:
     """The manifest of a prefix, if the job is done."""
     try:
-        return read_manifest(store, prefix)
+        return read_any_manifest(store, prefix)
     except FileNotFoundError:
         return None
     except ValueError as error:

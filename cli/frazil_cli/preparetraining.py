@@ -16,7 +16,8 @@ from frazil_jobs.api.checkpoints import FOLDER, newest, of_key
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.inputs.access import Access
-from frazil_jobs.inputs.dataset import FIELD, resolve_dataset
+from frazil_jobs.inputs.dataset import resolve_dataset
+from frazil_jobs.inputs.dataset_files import FIELD
 from frazil_jobs.inputs.locations import Local
 from frazil_jobs.inputs.training_model import resolve_training_model
 from frazil_jobs.stores import StoreConfig, open_store

@@ -12,7 +12,7 @@ import pytest
 
 from frazil_jobs.api.trainingjob import Dataset
 from frazil_jobs.base.exits import BadConfiguration, BadInput, FrazilError
-from frazil_jobs.inputs.dataset import look
+from frazil_jobs.inputs.dataset_files import look
 
 
 def table(path, **columns):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.inputs import checkpoints
-from frazil_jobs.inputs.dataset import look
+from frazil_jobs.inputs.dataset_files import look
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.outputs.uploader import Uploader

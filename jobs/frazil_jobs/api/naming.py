@@ -17,6 +17,7 @@ MAX_IMAGES_PER_PROMPT = 1024
 _IMAGE_STRIDE = 2**20
 _SEEDS = 2**32
 MANIFEST_KEY = "manifest.json"
+MANIFEST_SCHEMA = "frazil.dev/manifest/v1"
 GALLERY_KEY = "index.html"
 
 _FOLDERS: dict[str, str] = {"mp4": "videos", "wav": "sounds"}

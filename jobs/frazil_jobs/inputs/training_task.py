@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import TryAgain
 from frazil_jobs.base.files import write_atomically
-from frazil_jobs.inputs.dataset import DatasetFiles
+from frazil_jobs.inputs.dataset_files import DatasetFiles
 
 _TASK: Final = Path("input") / "training.json"
 

@@ -19,12 +19,14 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from frazil_jobs.api.naming import MANIFEST_KEY, MANIFEST_SCHEMA
 from frazil_jobs.base.exits import TryAgain
 from frazil_jobs.outputs.distance import Distance, DistanceCount
+from frazil_jobs.outputs.training_manifest import TrainingManifest
 from frazil_jobs.stores import ObjectInfo, ObjectStore
 
-MANIFEST_KEY: Final = "manifest.json"
-SCHEMA: Final = "frazil.dev/manifest/v1"
+_HEAD: Final = 256
+"""Bytes that tell the kind: a manifest of many pictures is not parsed twice."""
 ROWS_A_PART: Final = 10_000
 THREADS: Final = 16
 """Questions to the store at once."""
@@ -74,7 +76,7 @@ class Part(_Document):
 class Manifest(_Document):
     """What a job made."""
 
-    manifest: str = SCHEMA
+    manifest: str = MANIFEST_SCHEMA
     name: str
     namespace: str
     uid: str
@@ -243,6 +245,13 @@ class ManifestWriter:
 def read_manifest(store: ObjectStore, prefix: str) -> Manifest:
     """The manifest of a job. Raises FileNotFoundError before its commit."""
     return Manifest.model_validate_json(store.get_bytes(f"{prefix}/{MANIFEST_KEY}"))
+
+
+def read_any_manifest(store: ObjectStore, prefix: str) -> Manifest | TrainingManifest:
+    """The manifest of a job of either kind. Raises FileNotFoundError before its commit."""
+    data = store.get_bytes(f"{prefix}/{MANIFEST_KEY}")
+    is_training = b'"TrainingJob"' in data[:_HEAD] and json.loads(data).get("kind") == "TrainingJob"
+    return TrainingManifest.model_validate_json(data) if is_training else Manifest.model_validate_json(data)
 
 
 def read_outputs(store: ObjectStore, manifest: Manifest) -> Iterator[Output]:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from frazil_jobs.api.naming import MANIFEST_SCHEMA
 from frazil_jobs.api.trainingjob import TrainingJob
-from frazil_jobs.outputs.manifest import SCHEMA
 
 
 class _Document(BaseModel):
@@ -31,7 +31,7 @@ class StoredFile(_Document):
 class TrainingManifest(_Document):
     """What a TrainingJob made."""
 
-    manifest: str = SCHEMA
+    manifest: str = MANIFEST_SCHEMA
     kind: str = "TrainingJob"
     name: str
     namespace: str
@@ -50,6 +50,11 @@ class TrainingManifest(_Document):
     spec: dict[str, Any]
     outputs: list[StoredFile]
     """The exported folder (below model/) and the report."""
+
+    @property
+    def stored(self) -> int:
+        """Files of the results."""
+        return len(self.outputs)
 
     @classmethod
     def of(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from frazil_jobs.base.exits import BadInput
-from frazil_jobs.inputs.dataset import FIELD, DatasetFiles
+from frazil_jobs.inputs.dataset_files import FIELD, DatasetFiles
 from frazil_jobs.training.data.order import BatchOrder, Share, held_out
 from frazil_jobs.training.data.reading import PictureSamples, Samples, label_range, open_table
 from frazil_jobs.training.data.tokens import TokenSamples, tokenized

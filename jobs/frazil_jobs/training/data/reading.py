@@ -11,7 +11,7 @@ import torch
 from datasets import ClassLabel, Image, Value
 
 from frazil_jobs.base.exits import BadInput
-from frazil_jobs.inputs.dataset import FIELD, DatasetFiles
+from frazil_jobs.inputs.dataset_files import FIELD, DatasetFiles
 from frazil_jobs.training.data.pictures import Picture, opened
 
 _BUILDERS: Final = {
