@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,11 +21,11 @@ from frazil_jobs.inputs.dataset_files import look
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.outputs.uploader import Uploader
+from frazil_jobs.ranks.launcher import scratch_of
 from frazil_jobs.ranks.settings import RankSettings
 from frazil_jobs.ranks.stopping import StopFlag
 from frazil_jobs.stores import StoreConfig, open_store
 from frazil_jobs.training import session
-from frazil_jobs.training.grid import Grid, join
 
 PREFIX = "default/tiny-0a1b2c3d"
 UID = "0a1b2c3d-0000-4000-8000-000000000000"
@@ -86,7 +87,8 @@ class StopAfter(StopFlag):
 
 
 def rank_settings(folder: Path, attempt: int, *, rank: int = 0, world: int = 1) -> RankSettings:
-    run = folder / f"spool-{attempt}" / "run" / f"here-{attempt}"
+    name = hashlib.sha256(f"{folder}-{attempt}".encode()).hexdigest()[:16]  # the same on all ranks
+    run = folder / f"spool-{attempt}" / "run" / name
     run.mkdir(parents=True, exist_ok=True)
     return RankSettings(
         spool=folder / f"spool-{attempt}", run=run, rank=rank, local_rank=rank, local_ranks=world, world=world,
@@ -97,7 +99,11 @@ def rank_settings(folder: Path, attempt: int, *, rank: int = 0, world: int = 1) 
 def run_rank(folder: Path, attempt: int, stop_after: int | None = None, rank: int = 0, world: int = 1) -> None:
     """The whole of a rank."""
     flag = StopAfter(stop_after) if stop_after is not None else StopFlag()
-    session.run_rank(rank_settings(folder, attempt, rank=rank, world=world), flag)
+    settings = rank_settings(folder, attempt, rank=rank, world=world)
+    try:
+        session.run_rank(settings, flag)
+    finally:
+        shutil.rmtree(scratch_of(settings.run), ignore_errors=True)
 
 
 def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -105,7 +111,8 @@ def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     found: dict[str, torch.Tensor] = {}
-    for path in sorted((folder / "store" / PREFIX / "model").rglob("*.safetensors")):
+    model = folder / "store" / PREFIX / "model"
+    for path in sorted(((model / "transformer") if (model / "transformer").exists() else model).glob("*.safetensors")):
         found |= load_file(path)
     return found
 
@@ -122,10 +129,3 @@ def pool_run(folder: str, attempt: int, stop_after: int | None = None) -> str:
     finally:
         dist.destroy_process_group = destroy
     return "done"
-
-
-def grid_groups(pipeline: int, data: int) -> tuple[Grid, Any]:
-    from datetime import timedelta
-
-    grid = Grid(pipeline=pipeline, data=data, rank=dist.get_rank())
-    return grid, join(grid, timeout=timedelta(seconds=60))

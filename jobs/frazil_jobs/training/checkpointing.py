@@ -10,8 +10,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,18 +74,10 @@ class Checkpoints:
         return self._writing is None
 
     def _look(self, seconds: float) -> None:
-        if self._writing is None:
+        if self._writing is None or not futures.wait([self._writing], timeout=seconds).done:
             return
-        try:
-            found = self._writing.result(timeout=seconds)
-        except NotYet:
-            if not self._writing.done():
-                return
-            raise
-        finally:
-            if self._writing.done():
-                self._writing = None
-        self.newest = found or self.newest
+        writing, self._writing = self._writing, None
+        self.newest = writing.result() or self.newest
 
     def _write(
         self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], facts: dict[str, Any]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from frazil_jobs.api.naming import GALLERY_KEY, MANIFEST_KEY
+from frazil_jobs.base.exits import TryAgain
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.outputs.progress import TrainingProgress
 from frazil_jobs.outputs.spool import Entry, Spool
@@ -76,7 +77,8 @@ def finish(spool: Spool, given: TrainingTask, trainer: Trainer, *, exported: lis
     if job.spec.output.report:
         page = render(job, trainer.history.document(), steps=trainer.step)
         entries.append(spool.add(GALLERY_KEY, page.encode(), content_type="text/html; charset=utf-8"))
-        spool.wait_drained(float("inf"), trainer.stopped)
+        if not spool.wait_drained(float("inf"), trainer.stopped):
+            raise TryAgain("stopped before the report was stored; the model is")
     files = [
         StoredFile(key=one.key, sha256=one.sha256, size=one.size, content_type=one.content_type)
         for one in [*exported, *entries]

@@ -72,7 +72,7 @@ def _samples(task: Task, files: DatasetFiles, names: list[str], split: str, scra
         return TokenSamples(path, task.length)
     with FileLock(f"{scratch / split}.lock"):
         table = open_table(files, names, scratch=scratch)
-    base = (files.root / names[0]).parent
+    base = files.root if files.format == "imagefolder" else (files.root / names[0]).parent
     if isinstance(task, ImageClassification):
         task.check_labels(*label_range(table, files.columns["label"]))
         other = "label"

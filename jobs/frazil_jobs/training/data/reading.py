@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import datasets
-import torch
 from datasets import ClassLabel, Image, Value
 
 from frazil_jobs.base.exits import BadInput
@@ -101,5 +100,5 @@ def label_range(table: datasets.Dataset, column: str) -> tuple[int, int]:
             field="spec.dataset.columns.label",
             remedy="number the classes from 0, or use an imagefolder, whose folders are numbered by their names",
         )
-    labels = torch.as_tensor(table.with_format("torch")[column][:])
+    labels = table.select_columns([column]).with_format("numpy")[:][column]
     return int(labels.min()), int(labels.max())

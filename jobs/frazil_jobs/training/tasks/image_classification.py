@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import transformers
 from torch import nn
 from torch.nn import functional
 
@@ -56,7 +56,7 @@ class ImageClassification(Task):
     def _normalisation(self) -> tuple[list[float], list[float]]:
         channels = int(self.config.num_channels)
         if (self.folder / _PROCESSOR).is_file():
-            values = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(self.folder)[0]
+            values = json.loads((self.folder / _PROCESSOR).read_text())
             if values.get("image_mean") and values.get("image_std"):
                 return list(values["image_mean"]), list(values["image_std"])
         return [0.5] * channels, [0.5] * channels
@@ -100,6 +100,14 @@ class ImageClassification(Task):
         config.dtype = "float32"
         config.save_pretrained(folder)
         size = {"height": self.picture.size, "width": self.picture.size}
-        transformers.ViTImageProcessor(
-            size=size, image_mean=list(self.picture.mean), image_std=list(self.picture.deviation)
-        ).save_pretrained(folder)
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": size,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.picture.mean),
+            "image_std": list(self.picture.deviation),
+        }
+        (folder / _PROCESSOR).write_text(json.dumps(processor, indent=2))
