@@ -179,7 +179,8 @@ class Stage(nn.Module):
         place = 0
         for name in self._cut.entries:
             width = self._cut.entries[name]
-            value = tuple(state[place : place + width])
+            # Views: what a stage only hands on must not be the very tensor that it received, a leaf of its graph.
+            value = tuple(tensor.view_as(tensor) for tensor in state[place : place + width])
             self._given[name].value = self._seen[name] = value if width > 1 else value[0]
             place += width
 
