@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import tiny_models
 import torch
 
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.training.cutting import uniform
+from frazil_jobs.training.planning import partition as cut
 from frazil_jobs.training.tasks import check_stages, open_task
+
+
+def uniform(blocks: int, stages: int) -> list[range]:
+    return [range(start, stop) for start, stop in pairwise(cut.uniform(blocks, stages).bounds)]
+
 
 KINDS = ("llama", "mistral", "vit", "pixart", "sd3", "dit")
 TASK_OF = {"llama": "CausalLM", "mistral": "CausalLM", "vit": "ImageClassification"}
@@ -131,8 +138,3 @@ def test_a_model_of_fewer_blocks_than_stages_is_refused_before_weights_are_loade
         check_stages(task, 4)
     assert caught.value.field == "spec.parallelism.pipeline"
     assert caught.value.remedy
-
-
-def test_an_even_cut_gives_the_rest_to_the_first_stages() -> None:
-    assert uniform(7, 3) == [range(3), range(3, 5), range(5, 7)]
-    assert uniform(4, 4) == [range(index, index + 1) for index in range(4)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -240,10 +239,3 @@ def _in_running_order(model: nn.Module, cut: Cut) -> None:
         modules = model.get_submodule(owner)._modules
         if leaf in modules:
             modules[leaf] = modules.pop(leaf)
-
-
-def uniform(blocks: int, stages: int) -> list[range]:
-    """The same number of blocks each; earlier stages take what is left over."""
-    size, more = divmod(blocks, stages)
-    starts = [stage * size + min(stage, more) for stage in range(stages + 1)]
-    return [range(start, stop) for start, stop in pairwise(starts)]

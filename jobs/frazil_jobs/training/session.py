@@ -32,7 +32,7 @@ from frazil_jobs.training.export import export
 from frazil_jobs.training.freezing.freezer import Freezer
 from frazil_jobs.training.grid import Grid, Groups, join
 from frazil_jobs.training.optimizer import Ema, make_optimizer
-from frazil_jobs.training.partition import partition
+from frazil_jobs.training.partition import stage_blocks
 from frazil_jobs.training.pipeline.engine import PipelineEngine
 from frazil_jobs.training.planning.schedules import order_of
 from frazil_jobs.training.tasks import Task, check_stages, open_task
@@ -140,9 +140,7 @@ def build_stages(task: Task, grid: Grid, device: torch.device) -> tuple[dict[int
     model: nn.Module | None = task.model()
     assert model is not None
     fingerprint = fingerprint_of(task, model)
-    ranges = partition(
-        model, task.cut, blocks=task.blocks, stages=order.stages, balanced=parallelism.partition == "Balanced"
-    )
+    ranges = stage_blocks(task, order)
     stages = {}
     for number in order.placement.stages_of(grid.place):
         whole = model if model is not None else task.model()  # a stage takes its model apart

@@ -18,6 +18,7 @@ from torch import nn
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.cutting import Cut, Stage
+from frazil_jobs.training.planning.estimate import Shape
 
 MODEL_FIELD: Final = "spec.model.uri"
 EXTRA_FIELD: Final = "spec.dataset.extra"
@@ -58,6 +59,10 @@ class Task(ABC):
     @abstractmethod
     def model(self) -> nn.Module:
         """The whole library model in float32 on the CPU: the folder's weights, or those drawn with the job's seed."""
+
+    @abstractmethod
+    def shape(self) -> Shape:
+        """What its stages' times are counted from."""
 
     @abstractmethod
     def sample(self) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.cutting import Cut
+from frazil_jobs.training.planning.estimate import Shape, shape_of
 from frazil_jobs.training.tasks import library
 from frazil_jobs.training.tasks.base import MODEL_FIELD, Batch, Row, Task, options
 
@@ -70,6 +71,10 @@ class CausalLM(Task):
                 remedy="set vocab_size to at least as many",
             )
         return found
+
+    def shape(self) -> Shape:
+        """Counted from its configuration."""
+        return shape_of(self.spec.task, self.config.to_dict(), sequence_length=self.length)
 
     def sample(self) -> torch.Tensor:
         """Token ids."""

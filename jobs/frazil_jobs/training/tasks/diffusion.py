@@ -19,6 +19,7 @@ from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.data.pictures import Picture
 from frazil_jobs.training.draws import seed_of
+from frazil_jobs.training.planning.estimate import Shape, shape_of
 from frazil_jobs.training.tasks.base import MODEL_FIELD, Batch, Row, Task, options, unsupported
 from frazil_jobs.training.tasks.diffusion_models import FAMILIES, Condition
 from frazil_jobs.training.tasks.noising import Noising
@@ -110,6 +111,10 @@ class DiffusionTransformer(Task):
             if hasattr(module, "dropout_prob"):  # labels are dropped here, for all blocks alike
                 module.dropout_prob = 0.0
         return model.train()
+
+    def shape(self) -> Shape:
+        """Counted from its configuration."""
+        return shape_of(self.spec.task, self.config, latent_side=self._pixels // self._scale)
 
     def sample(self) -> torch.Tensor:
         """Latents, or pixels (channels, height, width)."""

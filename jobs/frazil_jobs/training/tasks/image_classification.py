@@ -15,6 +15,7 @@ from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration, BadInput
 from frazil_jobs.training.cutting import Cut
 from frazil_jobs.training.data.pictures import Picture
+from frazil_jobs.training.planning.estimate import Shape, shape_of
 from frazil_jobs.training.tasks import library
 from frazil_jobs.training.tasks.base import Batch, Row, Task, options
 
@@ -64,6 +65,10 @@ class ImageClassification(Task):
     def model(self) -> nn.Module:
         """The whole model."""
         return library.library_model(self.folder, self.job, self._class, self.config)
+
+    def shape(self) -> Shape:
+        """Counted from its configuration."""
+        return shape_of(self.spec.task, self.config.to_dict())
 
     def sample(self) -> torch.Tensor:
         """Pixels (channels, height, width)."""
