@@ -16,8 +16,8 @@ from frazil_cli.machine import VISIBLE_VARIABLE
 from frazil_cli.prepare import Prepared, environment_for
 from frazil_cli.preparetraining import PreparedTraining
 from frazil_cli.workspace import Workspace
+from frazil_jobs.launching.settings import allowed
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, upload_queue
-from frazil_jobs.ranks.settings import allowed
 from frazil_jobs.stores import StoreConfig
 
 AnyPrepared = Prepared | PreparedTraining

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from branch_cases import Case, build, call_of
-from sequential import STACKED, branches_one_by_one, pairs_watched
-
 from ranks import RankPool
+from sequential import STACKED, branches_one_by_one, pairs_watched
 
 ROUNDING = 1e-5
 """Largest relative difference to the stock call, which evaluates the branches as one batch, in fp32."""

@@ -9,9 +9,8 @@ import pytest
 import torch
 from branch_cases import Case, build, call_of
 from rank_work import TAMPERS
-from sequential import STACKED, branches_one_by_one
-
 from ranks import RankPool, RanksFailed
+from sequential import STACKED, branches_one_by_one
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from frazil_jobs.generation.session import run_rank
 from frazil_jobs.generation.steps import StepWatch
 from frazil_jobs.inputs.rows import PromptRow
 from frazil_jobs.inputs.task import Shard
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
 from frazil_jobs.outputs.progress import spooled_progress
 from frazil_jobs.outputs.spool import Refusal, Spool
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
 
 CLASSES = {
     "pixart": "PixArtAlphaPipeline",

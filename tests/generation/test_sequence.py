@@ -10,10 +10,10 @@ import pytest
 import tiny_pipelines
 import torch
 from branch_cases import Case, build, call_of
+from ranks import RankPool
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.generation.sequence import check_sequence, planned
-from ranks import RankPool
 
 ROUNDING = 1e-5
 EVEN = {"height": 32, "width": 16}

@@ -19,11 +19,11 @@ from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.inputs import checkpoints
 from frazil_jobs.inputs.dataset_files import look
 from frazil_jobs.inputs.training_task import TrainingTask
+from frazil_jobs.launching.launcher import scratch_of
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.outputs.uploader import Uploader
-from frazil_jobs.ranks.launcher import scratch_of
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
 from frazil_jobs.stores import StoreConfig, open_store
 from frazil_jobs.training import session
 

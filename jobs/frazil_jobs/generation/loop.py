@@ -31,7 +31,7 @@ from frazil_jobs.generation.steps import StepWatch
 from frazil_jobs.generation.writer import Writer
 from frazil_jobs.inputs.rows import PromptRow
 from frazil_jobs.inputs.task import picture_path
-from frazil_jobs.ranks.stopping import StopFlag, agree_to_go_on
+from frazil_jobs.launching.stopping import StopFlag, agree_to_go_on
 
 OUTPUT_OF: Final[Mapping[Kind, str]] = {Kind.PICTURE: "images", Kind.VIDEO: "frames", Kind.SOUND: "audios"}
 """The field of a pipeline's answer that holds what it made."""

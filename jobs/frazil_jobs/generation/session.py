@@ -33,10 +33,10 @@ from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.text import TextShare
 from frazil_jobs.generation.writer import Form, Writer
 from frazil_jobs.inputs.task import Task
+from frazil_jobs.launching.meeting import device_of, meet
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
 from frazil_jobs.outputs.spool import Spool
-from frazil_jobs.ranks.meeting import device_of, meet
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
 
 log = get_logger(__name__)
 

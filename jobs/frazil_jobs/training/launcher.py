@@ -2,7 +2,7 @@
 
     python -m frazil_jobs.training
 
-What it does is in `frazil_jobs.ranks.launcher`.
+What it does is in `frazil_jobs.launching.launcher`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.inputs.training_task import TrainingTask
-from frazil_jobs.ranks.launcher import launch
-from frazil_jobs.ranks.settings import LauncherSettings
-from frazil_jobs.ranks.supervise import Words
+from frazil_jobs.launching.launcher import launch
+from frazil_jobs.launching.settings import LauncherSettings
+from frazil_jobs.launching.supervise import Words
 
 WORKER: Final = "frazil_jobs.training.worker"
 WORDS: Final = Words(

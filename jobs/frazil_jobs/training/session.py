@@ -20,11 +20,11 @@ from torch import nn
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.inputs.training_task import TrainingTask
+from frazil_jobs.launching.launcher import scratch_of
+from frazil_jobs.launching.meeting import device_of, meet
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
 from frazil_jobs.outputs.spool import Entry, Spool
-from frazil_jobs.ranks.launcher import scratch_of
-from frazil_jobs.ranks.meeting import device_of, meet
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
 from frazil_jobs.training.checkpointing import Checkpoints, all_stored
 from frazil_jobs.training.cutting import Stage
 from frazil_jobs.training.data.feed import Data, open_data

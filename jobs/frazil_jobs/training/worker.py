@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
-from frazil_jobs.ranks.worker import guarded
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
+from frazil_jobs.launching.worker import guarded
 
 
 def work(rank: RankSettings, flag: StopFlag) -> None:

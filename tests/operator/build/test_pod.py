@@ -21,7 +21,7 @@ from podsecurity import problems
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.inputs.fetch import Order
-from frazil_jobs.ranks.settings import LauncherSettings, allowed
+from frazil_jobs.launching.settings import LauncherSettings, allowed
 from frazil_operator.reconcile.admission import refusal
 from frazil_operator.settings import parse_settings
 

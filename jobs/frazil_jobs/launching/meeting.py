@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.ranks.settings import RankSettings
+from frazil_jobs.launching.settings import RankSettings
 
 MEETING_FILE: Final = "meeting"
 """In the run's folder: where the ranks of one node find each other, without a port that another process could take."""

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from frazil_jobs.base.exits import OK
 from frazil_jobs.base.log import configure
 from frazil_jobs.base.parent import die_with_parent
-from frazil_jobs.ranks.failures import failure_of
-from frazil_jobs.ranks.settings import RankSettings
-from frazil_jobs.ranks.stopping import StopFlag
+from frazil_jobs.launching.failures import failure_of
+from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.stopping import StopFlag
 
 
 def guarded(component: str, work: Callable[[RankSettings, StopFlag], None]) -> None:

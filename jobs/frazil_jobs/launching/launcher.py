@@ -18,10 +18,10 @@ from typing import Final
 from frazil_jobs.base import parent
 from frazil_jobs.base.exits import DATAERR, OK, TEMPFAIL, BadConfiguration, FrazilError
 from frazil_jobs.base.log import configure, get_logger
+from frazil_jobs.launching.failures import Verdict
+from frazil_jobs.launching.settings import LauncherSettings, RankSettings, cores_here, rank_environ
+from frazil_jobs.launching.supervise import RankProcess, StopRequest, Words, supervise
 from frazil_jobs.outputs.spool import Spool
-from frazil_jobs.ranks.failures import Verdict
-from frazil_jobs.ranks.settings import LauncherSettings, RankSettings, cores_here, rank_environ
-from frazil_jobs.ranks.supervise import RankProcess, StopRequest, Words, supervise
 
 NEWS_SECONDS: Final = 30.0
 """Between two words on what is waited for."""

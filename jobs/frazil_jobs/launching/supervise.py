@@ -15,7 +15,7 @@ from typing import Final
 
 from frazil_jobs.base.exits import OK, TEMPFAIL
 from frazil_jobs.base.log import get_logger
-from frazil_jobs.ranks.failures import Ended, Failure, Verdict, choose
+from frazil_jobs.launching.failures import Ended, Failure, Verdict, choose
 
 POLL_SECONDS: Final = 0.05
 SETTLE_SECONDS: Final = 1.5

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frazil_jobs.base.exits import BadConfiguration
-from frazil_jobs.ranks.settings import LauncherSettings, RankSettings, allowed, cores_here, rank_environ
+from frazil_jobs.launching.settings import LauncherSettings, RankSettings, allowed, cores_here, rank_environ
 
 RANK = RankSettings(
     spool=Path("/spool"),

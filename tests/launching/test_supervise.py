@@ -13,8 +13,8 @@ import time
 import pytest
 
 from frazil_jobs.base import parent
-from frazil_jobs.ranks.failures import error_path
-from frazil_jobs.ranks.supervise import RankProcess, StopRequest, Words, supervise
+from frazil_jobs.launching.failures import error_path
+from frazil_jobs.launching.supervise import RankProcess, StopRequest, Words, supervise
 
 WORDS = Words(
     before="stopped before the first step",
@@ -25,7 +25,7 @@ WORDS = Words(
 RAISES = """
 import sys, time, os
 from pathlib import Path
-from frazil_jobs.ranks.failures import failure_of
+from frazil_jobs.launching.failures import failure_of
 time.sleep({delay})
 try:
     {raises}
