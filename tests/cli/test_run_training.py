@@ -1,0 +1,59 @@
+"""`frazil run` of a TrainingJob: the same parts as in a pod, live numbers, Ctrl-C that stores a checkpoint, and a resumed run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny_models
+import yaml
+from frazil_command import Frazil
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A small Llama and a text, beside a job of two ranks."""
+    tiny_models.llama(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.txt").write_text(tiny_models.CORPUS)
+    return tmp_path
+
+
+def write(folder, **spec):
+    job = tiny_models.job(
+        "CausalLM",
+        **{
+            "dataset": {"uri": "data", "sequenceLength": 16},
+            "parallelism": {"pipeline": 2, "microbatches": 2},
+            "workers": {"gpusPerNode": 2},
+            **spec,
+        },
+    )
+    path = folder / "train.yaml"
+    path.write_text(yaml.safe_dump(job.document()))
+    return path
+
+
+def test_a_training_from_a_file_to_a_model_and_on_when_steps_grow(place, tmp_path):
+    frazil = Frazil(tmp_path)
+    ended = frazil("run", write(place, steps=4), "--store", frazil.store, "--device", "cpu", "--json", timeout=900)
+    assert ended.returncode == 0, ended.stderr + frazil.logs()
+    found = json.loads(ended.stdout)
+    assert (found["steps"], found["stepsBefore"], found["ranks"]) == (4, 0, 2)
+    assert found["loss"] < 6
+    more = frazil("run", write(place, steps=6), "--store", frazil.store, "--device", "cpu", "--json", timeout=900)
+    assert more.returncode == 0, more.stderr + frazil.logs()
+    again = json.loads(more.stdout)
+    assert again["uid"] == found["uid"], "more steps are the same job"
+    assert (again["stepsBefore"], again["attempt"]) == (4, 1)
+
+
+def test_a_column_that_is_not_there_is_told_before_anything_starts(place, tmp_path):
+    frazil = Frazil(tmp_path)
+    job = write(place, dataset={"uri": "data", "columns": {"text": "story"}})
+    ended = frazil("run", job, "--store", frazil.store)
+    assert ended.returncode == 65
+    assert "spec.dataset.columns.text" in ended.stderr
+    assert "columns there: text" in ended.stderr
