@@ -1,4 +1,4 @@
-"""`frazil run` of a TrainingJob: the same parts as in a pod, live numbers, Ctrl-C that stores a checkpoint, and a resumed run."""
+"""`frazil run` of a TrainingJob: the parts of a pod, live numbers, Ctrl-C that stores a checkpoint, and a resumed run."""
 
 from __future__ import annotations
 
