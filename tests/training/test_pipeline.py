@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from pipeline_cases import SCHEDULES
+from ranks import RankPool, RanksFailed
 
 from frazil_jobs.base.exits import BadConfiguration
-from ranks import RankPool, RanksFailed
 
 KINDS = ("random", "first", "last", "all", "first-once", "last-once", "all-once")
 FOUR = pytest.param(4, marks=pytest.mark.slow)

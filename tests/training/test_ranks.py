@@ -13,9 +13,8 @@ import tiny_models
 import torch
 import training_run
 from PIL import Image
-from training_run import PREFIX
-
 from ranks import RankPool
+from training_run import PREFIX
 
 SPECS = {
     "CausalLM": {"dataset": {"uri": "data", "sequenceLength": 16}},
