@@ -61,7 +61,7 @@ def queue_of(prepared: AnyPrepared, replica: int) -> str:
     return upload_queue(f"{prepared.job.metadata.name}-{prepared.uid[:8]}-{replica}")
 
 
-def control_queue_of(prepared: Prepared) -> str:
+def control_queue_of(prepared: AnyPrepared) -> str:
     """The Celery queue on which this run asks for its manifest."""
     return f"{CONTROL_QUEUE}.{prepared.job.metadata.name}-{prepared.uid[:8]}"
 

@@ -63,7 +63,14 @@ class Watched(Protocol):
     """What is known of a run so far, whatever it makes."""
 
     redis_url: str
-    uploads: Mapping[int, UploadStatus]
+
+    @property
+    def uploads(self) -> Mapping[int, UploadStatus]:
+        """What the uploader of each replica last said."""
+
+    @property
+    def stored(self) -> int:
+        """How much is stored: images, or steps."""
 
     def view(self, phase: str, replicas: Iterable[int], now: float) -> Shown:
         """All there is to show."""

@@ -102,7 +102,7 @@ def training_layout(job: TrainingJob, *, machine: Machine, wishes: Wishes) -> La
             remedy="use --device cpu, or lower spec.parallelism",
         )
     threads = wishes.threads or max(1, machine.cores // ranks)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not wants_gpus and ranks > machine.cores:
         notes = (f"{ranks} ranks share {machine.cores} cores",)
     return Layout(

@@ -29,6 +29,11 @@ class TrainingWatch:
     _looked: float = float("-inf")
     _waiting: int = 0
 
+    @property
+    def stored(self) -> int:
+        """Steps of the newest checkpoint."""
+        return self.checkpoint or 0
+
     def look(self, now: float, *, at_once: bool = False) -> None:
         """Read what there is, not too often."""
         if now - self._looked < LOOK_SECONDS and not at_once:

@@ -18,13 +18,13 @@ from pydantic.alias_generators import to_camel
 
 from frazil_jobs.api import naming
 from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.api.naming import MANIFEST_KEY
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import iter_rows
 from frazil_jobs.inputs.rows import PromptsPin
 from frazil_jobs.outputs.distance import DistanceCount
 from frazil_jobs.outputs.gallery import GalleryWriter, Heading
 from frazil_jobs.outputs.manifest import (
-    MANIFEST_KEY,
     ExpectedOutput,
     JobFacts,
     ManifestWriter,

@@ -48,12 +48,8 @@ class HubReader:
 
         api = HfApi(endpoint=self.access.hub_endpoint, token=self._token())
         info = self._call(
-            lambda: api.repo_info(
-                self.location.repository,
-                revision=revision,
-                repo_type=self.kind,
-                files_metadata=True,
-                timeout=TIMEOUT_SECONDS,
+            lambda: (api.dataset_info if self.kind == "dataset" else api.model_info)(
+                self.location.repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
             ),
             revision=revision,
         )

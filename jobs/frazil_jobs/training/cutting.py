@@ -92,7 +92,7 @@ class _Blocks(nn.ModuleList):
         self._door = [door] if door is not None else []  # in a list: it's no part of the model
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return iter([*self._modules.values(), *self._door])  # type: ignore[list-item]
+        return iter([*self._modules.values(), *self._door])
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -64,7 +64,7 @@ class Ema:
     def update(self, step: int) -> None:
         """After step `step` (from 0)."""
         decay = min(self._decay, (1 + step) / (_EMA_WARMUP + step))
-        average: Any = get_ema_multi_avg_fn(decay)
+        average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average(list(self.means.values()), [weight.detach() for weight in self._weights.values()], None)
 
     @contextmanager

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.optimizer import Ema
@@ -51,9 +53,9 @@ def write(state: dict[str, torch.Tensor], folder: Path, group: dist.ProcessGroup
     """Write a state with the other ranks. Returns the files that this rank wrote. A collective."""
     rank = dist.get_rank(group) if dist.is_initialized() else 0
     folder.mkdir(parents=True, exist_ok=True)
-    dcp.save(
+    save(
         state,
-        storage_writer=dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=False),
+        storage_writer=FileSystemWriter(folder, single_file_per_rank=True, sync_files=False),
         process_group=group,
         no_dist=not dist.is_initialized(),
     )
@@ -79,7 +81,7 @@ def read(
     """
     if (folder / METADATA).exists():
         (folder / METADATA).replace(folder / _TORCHS_NAME)
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     stored = {
         name: value
         for name, value in reader.read_metadata().state_dict_metadata.items()
@@ -87,7 +89,7 @@ def read(
     }
     wanted = _wanted(stored, weights, ema, rank)
     state = {name: torch.empty(stored[name].size, dtype=stored[name].properties.dtype) for name in wanted}
-    dcp.load(state, storage_reader=reader, process_group=group, no_dist=not dist.is_initialized())
+    load(state, storage_reader=reader, process_group=group, no_dist=not dist.is_initialized())
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(state[f"model/{name}"])

@@ -74,7 +74,9 @@ def _encoded(table: datasets.Dataset, column: str, tokenizer: Any) -> Iterator[n
 def _parts(text: str) -> Iterable[str]:
     if len(text) <= _CHARACTERS:
         return [text]
-    parts, current, size = [], [], 0
+    parts: list[str] = []
+    current: list[str] = []
+    size = 0
     for line in text.splitlines(keepends=True):
         if size + len(line) > _CHARACTERS and current:
             parts.append("".join(current))

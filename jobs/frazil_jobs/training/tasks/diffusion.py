@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import diffusers
 import torch
+from diffusers.models.embeddings import LabelEmbedding
 from torch import nn
 from torch.nn import functional
 
@@ -108,8 +109,8 @@ class DiffusionTransformer(Task):
                     variant=self.spec.model.variant,
                 )  # fmt: skip
         for module in model.modules():
-            if hasattr(module, "dropout_prob"):  # labels are dropped here, for all blocks alike
-                module.dropout_prob = 0.0
+            if isinstance(module, LabelEmbedding):
+                module.dropout_prob = 0.0  # labels are dropped here, for all blocks alike
         return model.train()
 
     def shape(self) -> Shape:
@@ -126,7 +127,8 @@ class DiffusionTransformer(Task):
     def to(self, device: torch.device) -> None:
         """Load autoencoder, text encoders and scheduler; they are not trained."""
         super().to(device)
-        self._pipe = diffusers.DiffusionPipeline.from_pretrained(
+        pipeline: Any = diffusers.DiffusionPipeline
+        self._pipe = pipeline.from_pretrained(
             self.folder, local_files_only=True, use_safetensors=True, **{COMPONENT: None}
         )
         self._pipe.transformer_config = self.config

@@ -96,7 +96,8 @@ class ImageClassification(Task):
 
     def accuracy(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Share of pictures whose class is told right."""
-        return (output.argmax(-1) == target).double().mean()
+        right: torch.Tensor = (output.argmax(-1) == target).double()
+        return right.mean()
 
     def save_around(self, folder: Path) -> None:
         """Configuration, and how pictures are prepared."""

@@ -23,7 +23,8 @@ class Noising:
         """`scheduler` is any of diffusers', of which the configuration is read."""
         self.is_flow = type(scheduler).__name__.startswith("FlowMatch")
         if self.is_flow:
-            self._flow: Any = diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+            flow: Any = diffusers.FlowMatchEulerDiscreteScheduler
+            self._flow = flow.from_config(scheduler.config)
             self.steps = int(self._flow.config.num_train_timesteps)
             return
         if not hasattr(scheduler, "add_noise") or not hasattr(scheduler, "alphas_cumprod"):
@@ -32,7 +33,8 @@ class Noising:
                 field=MODEL_FIELD,
                 remedy="use a folder with a DDPM, DDIM, DPM-Solver or flow-matching scheduler",
             )
-        self._betas: Any = diffusers.DDPMScheduler.from_config(scheduler.config)
+        betas: Any = diffusers.DDPMScheduler
+        self._betas = betas.from_config(scheduler.config)
         self.steps = int(self._betas.config.num_train_timesteps)
         self._kind = str(self._betas.config.prediction_type)
 
