@@ -88,7 +88,8 @@ def test_ticks_are_round_and_reach_around_the_values(low, high):
 
 def test_a_smoothed_curve_follows_and_does_not_jump():
     assert smoothed([(0, 1.0), (1, 1.0), (2, 1.0)]) == [(0, 1.0), (1, 1.0), (2, 1.0)]
-    assert smoothed([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.1)
+    assert smoothed([(0, 0.0), (1, 1.0), (2, 5.0)])[2][1] == pytest.approx(2.0)
+    assert smoothed([(x, 0.0) for x in range(99)] + [(99, 1.0)])[-1][1] == pytest.approx(0.1)
 
 
 def test_a_long_history_is_thinned_and_survives_a_round_trip():

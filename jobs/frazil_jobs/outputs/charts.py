@@ -110,11 +110,11 @@ def chart(title: str, curves: Sequence[Curve], *, least: float | None = None, mo
 
 
 def smoothed(points: Points) -> list[tuple[float, float]]:
-    """A running mean that begins at the first value."""
-    mean = points[0][1]
+    """A running mean; at the start, the mean of all values so far."""
+    mean = 0.0
     found = []
-    for x, y in points:
-        mean += _SMOOTHING * (y - mean)
+    for number, (x, y) in enumerate(points, 1):
+        mean += max(_SMOOTHING, 1 / number) * (y - mean)
         found.append((x, mean))
     return found
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.outputs.charts import Chart, Curve, chart
@@ -23,8 +24,8 @@ _ENVIRONMENT: Final = Environment(
 )
 
 
-def render(job: TrainingJob, history: Mapping[str, Any], *, steps: int) -> str:
-    """The page. `history` is that of `frazil_jobs.training.history`, as JSON."""
+def render(job: TrainingJob, history: Mapping[str, Any], *, steps: int, schedule: str = "") -> str:
+    """The page. `history` is that of `frazil_jobs.training.history`, as JSON; `schedule` a drawing of our own, as SVG."""
     points, measures = history["points"], history["measures"]
     last = points[-1] if points else None
     values = {
@@ -36,6 +37,7 @@ def render(job: TrainingJob, history: Mapping[str, Any], *, steps: int) -> str:
         "measures": measures[-_LISTED:],
         "plans": [{"step": plan.get("step"), "reason": plan.get("reason", "")} for plan in history["plans"]],
         "attempts": _attempts(points),
+        "schedule": Markup(schedule),  # noqa: S704  made by frazil_jobs.training.planning.drawing, which escapes
     }
     return _ENVIRONMENT.get_template("training.html").render(values)
 
@@ -62,7 +64,7 @@ def _facts(job: TrainingJob, last: Mapping[str, Any] | None, measures: list[Mapp
 
 def _settings(job: TrainingJob) -> dict[str, str]:
     spec = job.spec
-    grid = f"{spec.parallelism.pipeline} stages' ranks × {spec.parallelism.data} replicas"
+    grid = f"{spec.parallelism.pipeline} in the pipeline × {spec.parallelism.data}"
     return {
         "task": spec.task,
         "model": spec.model.uri,

@@ -13,6 +13,9 @@ from frazil_jobs.outputs.progress import TrainingProgress
 from frazil_jobs.outputs.spool import Entry, Spool
 from frazil_jobs.outputs.training_manifest import StoredFile, TrainingManifest
 from frazil_jobs.outputs.training_report import render
+from frazil_jobs.training.freezing.plans import Planned
+from frazil_jobs.training.planning.drawing import Panel, gantt
+from frazil_jobs.training.planning.simulator import simulate
 
 if TYPE_CHECKING:
     from frazil_jobs.training.trainer import Trainer
@@ -75,7 +78,7 @@ def finish(spool: Spool, given: TrainingTask, trainer: Trainer, *, exported: lis
     job = given.job
     entries = []
     if job.spec.output.report:
-        page = render(job, trainer.history.document(), steps=trainer.step)
+        page = render(job, trainer.history.document(), steps=trainer.step, schedule=drawn_schedule(trainer))
         entries.append(spool.add(GALLERY_KEY, page.encode(), content_type="text/html; charset=utf-8"))
         if not spool.wait_drained(float("inf"), trainer.stopped):
             raise TryAgain("stopped before the report was stored; the model is")
@@ -90,3 +93,25 @@ def finish(spool: Spool, given: TrainingTask, trainer: Trainer, *, exported: lis
     )  # fmt: skip
     text = manifest.model_dump_json(by_alias=True, indent=1, exclude_none=True)
     return [*entries, spool.add(MANIFEST_KEY, text.encode(), content_type="application/json")]
+
+
+def drawn_schedule(trainer: Trainer) -> str:
+    """The schedule without freezing and by the newest plan, on the times that this was made from, as SVG; "" without one."""
+    plans = trainer.freezing.plans if trainer.freezing is not None else []
+    if not plans:
+        return ""
+    planned, order = Planned.from_json(plans[-1]), trainer.engine.order
+    before = simulate(order, planned.timings)
+    after = simulate(order, planned.timings, planned.plan.ratios)
+    percent = 100 * (1 - after.makespan / before.makespan) if before.makespan else 0.0
+    return gantt(
+        [
+            Panel(f"nothing frozen: {1000 * before.makespan:.4g} ms", order, before),
+            Panel(
+                f"planned at step {planned.step}: {1000 * after.makespan:.4g} ms, {percent:.0f} % less",
+                order,
+                after,
+                planned.plan.ratios,
+            ),
+        ]
+    )

@@ -136,8 +136,9 @@ class DiffusionTransformer(Task):
         half = self.spec.precision == "bfloat16" and device.type == "cuda"
         for name, part in self._pipe.components.items():
             if isinstance(part, nn.Module):
-                part.requires_grad_(False).eval()
-                part.to(device, torch.bfloat16 if half and name.startswith("text_encoder") else torch.float32)
+                part.requires_grad_(False).eval().to(device)
+                if half and name.startswith("text_encoder"):
+                    part.to(torch.bfloat16)
 
     @torch.no_grad()
     def batch(self, rows: Sequence[Row], *, draw: torch.Generator, training: bool) -> Batch:
