@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from frazil_jobs.api.checkpoints import Checkpoint
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
 from frazil_jobs.inputs import checkpoints
 from frazil_jobs.outputs.progress import spooled_training
+from frazil_jobs.training.pipeline import PipelineEngine
+from frazil_jobs.training.tasks import open_task
 
 SPEC = {
     "dataset": {"uri": "data", "sequenceLength": 16},
@@ -140,3 +143,18 @@ def test_a_checkpoint_whose_file_was_changed_in_the_store_is_not_used(world: Wor
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(TryAgain, match="is not what the checkpoint's marker says"):
         world.attempt(1)
+
+
+def test_a_gradient_that_is_no_number_changes_nothing_and_ends_the_run_when_it_goes_on(
+    world: World, monkeypatch
+) -> None:
+    monkeypatch.setattr(PipelineEngine, "clip_gradients", lambda _engine, _norm: math.nan)
+    world.attempt(0, steps=2, optimizer={"warmupSteps": 0, "learningRate": "0.01"})
+    initial = (
+        open_task(tiny_models.job("CausalLM", **SPEC), world.folder / "model").model().state_dict()
+    )  # drawn with the job's seed
+    stored = training_run.stored_weights(world.folder)
+    assert all(torch.equal(stored[name], initial[name]) for name in stored)
+    with pytest.raises(BadConfiguration, match="not finite in 20 steps") as caught:
+        world.attempt(1, steps=30, evaluation={"everySteps": 0}, optimizer={"warmupSteps": 0, "learningRate": "0.01"})
+    assert caught.value.field == "spec.optimizer.learningRate"

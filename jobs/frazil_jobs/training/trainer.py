@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from frazil_jobs.api.trainingjob import TrainingJobSpec
-from frazil_jobs.base.exits import FrazilError, TryAgain
+from frazil_jobs.base.exits import BadConfiguration, TryAgain
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.training import state
 from frazil_jobs.training.checkpointing import Checkpoints
@@ -45,10 +45,6 @@ SHARE_STEPS: Final = 10
 LOG_SECONDS: Final = 10.0
 
 log = get_logger(__name__)
-
-
-class NotLearning(FrazilError):
-    """The weights are no numbers any more."""
 
 
 @dataclass(kw_only=True)
@@ -204,7 +200,7 @@ class Trainer:
         self._not_finite += 1
         log.warning("the gradient is not finite: the step changes nothing", step=step, norm=norm)
         if self._not_finite >= NOT_FINITE:
-            raise NotLearning(
+            raise BadConfiguration(
                 f"the gradient was not finite in {NOT_FINITE} steps in a row, up to step {step + 1}",
                 field="spec.optimizer.learningRate",
                 remedy="lower it, or lengthen optimizer.warmupSteps; the checkpoints before can be begun from",
