@@ -138,7 +138,7 @@ def test_when_all_lost_contact_the_first_of_them_is_told_and_it_can_be_tried_aga
     verdict = watch(replica(raises(0, lost, delay=0.3), raises(1, lost)), tmp_path)
     assert verdict.exit_code == 75
     assert "rank 1 lost contact" in verdict.text
-    assert "timeoutSeconds" in verdict.text
+    assert "longer than the time-out" in verdict.text
 
 
 def test_a_rank_that_ends_without_a_word_keeps_its_code(replica, tmp_path):
@@ -178,10 +178,10 @@ def test_a_rank_stopped_before_it_answers_signals_is_no_failure(replica, tmp_pat
     stop = StopRequest(60)
     threading.Timer(0.2, stop.request).start()
     verdict = watch(replica(SLEEPS, SLEEPS), tmp_path, stop)
-    assert (verdict.exit_code, verdict.text) == (75, "stopped before the first image")
+    assert (verdict.exit_code, verdict.text) == (75, "stopped before the first step")
 
 
-def test_images_in_hand_are_dropped_when_the_grace_period_is_over(replica, tmp_path):
+def test_what_is_in_hand_is_dropped_when_the_grace_period_is_over(replica, tmp_path):
     stop = StopRequest(0.3)
     threading.Timer(0.1, stop.request).start()
     ranks = replica(DEAF)
