@@ -66,21 +66,34 @@ def test_the_reader_sees_nothing_on_an_empty_picture(picture: np.ndarray) -> Non
     assert read.read(picture) == read.NOTHING
 
 
-def test_the_weights_are_small_and_those_that_were_evaluated() -> None:
-    files = list((FOLDER / "model").rglob("*.safetensors"))
+MODELS = {"model": "evaluation.json", "unet": "unet-evaluation.json"}
+
+
+@pytest.mark.parametrize(("model", "record"), MODELS.items())
+def test_the_weights_are_small_and_those_that_were_evaluated(model: str, record: str) -> None:
+    files = list((FOLDER / model).rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) <= 5_000_000
-    evaluation = json.loads((FOLDER / "evaluation.json").read_text())
-    assert evaluation["weights"] == evaluate.weights_sha256(FOLDER / "model")
+    evaluation = json.loads((FOLDER / record).read_text())
+    assert evaluation["weights"] == evaluate.weights_sha256(FOLDER / model)
 
 
-def test_the_evaluation_on_record_is_what_the_readme_promises() -> None:
-    figures = json.loads((FOLDER / "evaluation.json").read_text())["figures"]["with guidance"]
+@pytest.mark.parametrize("record", MODELS.values())
+def test_the_evaluation_on_record_is_what_the_readme_promises(record: str) -> None:
+    figures = json.loads((FOLDER / record).read_text())["figures"]["with guidance"]
     assert figures["count"] >= 200
     assert all(figures[name] >= 0.95 for name in ("colour", "size", "place"))
     assert figures["all four"] >= 0.85
 
 
-def test_the_model_draws_what_it_is_asked_for() -> None:
+def test_the_captions_are_one_token_a_word_for_the_unet() -> None:
+    import train_unet
+
+    words = train_unet.tokenizer()
+    assert all(len(words(scene.prompt).input_ids) == len(scene.prompt.split()) + 2 for scene in draw.ALL)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_model_draws_what_it_is_asked_for(model: str) -> None:
     scenes = evaluate.chosen(draw.ALL, 24, seed=77)
-    generated = evaluate.generate(evaluate.load(FOLDER / "model"), scenes, steps=15, guidance=4.0, seed=5)
+    generated = evaluate.generate(evaluate.load(FOLDER / model), scenes, steps=15, guidance=4.0, seed=5)
     assert evaluate.score(scenes, generated)["all four"] >= 0.75
