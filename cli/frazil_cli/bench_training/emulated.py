@@ -85,13 +85,11 @@ class EmulatedStage(nn.Module):
         whole = sum(_LLAMA_8B.values())
         seconds, chain = [], []
         for at, block in enumerate(blocks):
-            names = {name.replace(".", "_"): elements for name, elements in _LLAMA_8B.items()}
-            self.blocks.append(
-                nn.ParameterDict({name: torch.zeros(elements // _ELEMENTS) for name, elements in names.items()})
-            )
-            seconds += [block.backward_weight * elements / whole for elements in names.values()]
+            # a ParameterDict would sort them, and the times would be those of others
+            self.blocks.append(nn.ParameterList(torch.zeros(elements // _ELEMENTS) for elements in _LLAMA_8B.values()))
+            seconds += [block.backward_weight * elements / whole for elements in _LLAMA_8B.values()]
             behind = sum(later.backward_input for later in blocks[at + 1 :]) if first else 0.0
-            chain += [behind] * len(names)
+            chain += [behind] * len(_LLAMA_8B)
         self._seconds, self._chain = tuple(seconds), tuple(chain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
