@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,6 +23,7 @@ FIRST_PAUSE_SECONDS = 0.5
 _AHEAD = 4
 """Downloads that wait for a thread, for each thread: the list of a million files is never held."""
 PART_SUFFIX = ".frazil-part"
+"""Of the folder beside a file in which it's downloaded: whatever a store leaves there when it's killed goes with it."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ def fetch_one(store: ObjectStore, prefix: str, wanted: Wanted, folder: Path) -> 
     """Bring one file, unless it's here and right."""
     target = target_of(folder, wanted.key)
     name = f"{prefix}/{wanted.key}"
+    parts = target.with_name(f".{target.name}{PART_SUFFIX}")
+    shutil.rmtree(parts, ignore_errors=True)  # of a fetch that was killed
     if _is_right(store, name, target, wanted):
         return Done(wanted.key, target.stat().st_size, fetched=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}{PART_SUFFIX}")
+    parts.mkdir(parents=True)
+    part = parts / target.name
     try:
         for attempt in range(2):
             noted = _downloaded(store, name, part)
@@ -116,7 +120,7 @@ def fetch_one(store: ObjectStore, prefix: str, wanted: Wanted, folder: Path) -> 
         _sync(part)
         part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(parts, ignore_errors=True)
     return Done(wanted.key, target.stat().st_size, fetched=True)
 
 
