@@ -150,6 +150,7 @@ def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbe
     assert len(tenant.pods(name)) == 2
 
 
+@pytest.mark.slow
 def test_a_second_operator_takes_over_from_one_that_is_killed(tenant, undisturbed):
     scale = ["scale", "deployment/frazil-operator", "-n", SYSTEM]
 
@@ -205,6 +206,7 @@ def test_a_celery_worker_killed_in_mid_upload_uploads_it_again(tenant, undisturb
     ended_alike(tenant, name, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_recount_that_was_asked_of_nobody_in_a_broker_that_forgot_it_is_asked_again(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "recount-lost"))
     wait_for_stored(tenant, name)

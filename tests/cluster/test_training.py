@@ -9,6 +9,9 @@ import json
 import pytest
 from gangjobs import small_llama
 
+STEPS = 300
+"""So many that there is time to disturb a run before it ends."""
+
 
 def end_of(tenant, name: str) -> dict:
     """What the manifest says: steps, and the sha256 of each file of weights."""
@@ -22,14 +25,14 @@ def end_of(tenant, name: str) -> dict:
 
 @pytest.fixture(scope="module")
 def undisturbed(tenant) -> dict:
-    """A run of 60 steps that nothing disturbed."""
-    name = tenant.apply(small_llama(tenant, "quiet"))
+    """A run that nothing disturbed."""
+    name = tenant.apply(small_llama(tenant, "quiet", steps=STEPS))
     tenant.until(name, "Complete", seconds=400, kind="trainingjob")
     return end_of(tenant, name)
 
 
 def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint_and_ends_alike(tenant, undisturbed):
-    name = tenant.apply(small_llama(tenant, "chain"))
+    name = tenant.apply(small_llama(tenant, "chain", steps=STEPS))
     tenant.cluster.until(
         "a checkpoint is committed",
         lambda: tenant.status(name, "trainingjob").get("checkpoint", {}).get("step", 0) >= 10,
@@ -42,12 +45,13 @@ def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint_and_ends_alike(ten
     tenant.cluster.kubectl("delete", "pod", lost["metadata"]["name"], *where)
     status = tenant.until(name, "Complete", seconds=400, kind="trainingjob")
     assert status["attempt"] >= 1
-    assert status["progress"]["step"] == 60
-    assert status["checkpoint"]["step"] == 60
+    assert status["progress"]["step"] == STEPS
+    assert status["checkpoint"]["step"] == STEPS
     assert status["checkpoint"]["resumedFromStep"] >= 10
     assert end_of(tenant, name) == undisturbed
 
 
+@pytest.mark.slow
 def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
     job = small_llama(tenant, "grows", steps=20)
     job["spec"]["workers"] = {**job["spec"]["workers"], "nodesPerReplica": 1, "gpusPerNode": 2}
@@ -60,7 +64,7 @@ def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
 
 
 def test_suspended_and_resumed_it_goes_on_and_ends_alike(tenant, undisturbed):
-    name = tenant.apply(small_llama(tenant, "pauses"))
+    name = tenant.apply(small_llama(tenant, "pauses", steps=STEPS))
     tenant.until(name, "Running", seconds=120, kind="trainingjob")
     patch = ["patch", "tj", name, "-n", tenant.namespace, "--type=merge", "-p"]
     tenant.cluster.kubectl(*patch, '{"spec":{"suspend":true}}')
