@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -18,11 +18,18 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def draw(document: Mapping[str, Any], console: Console) -> None:
     """Print a plan."""
-    console.print(Text.assemble((document["name"], "bold"), f"  {document['kind']}, {document['mode']}"))
+    draw_facts(document, document["mode"], _rows(document), console)
+
+
+def draw_facts(
+    document: Mapping[str, Any], what: str, rows: Iterable[tuple[str, RenderableType]], console: Console
+) -> None:
+    """Print a job's name, kind and `what` it is, and below it a column of labels with what is known of each."""
+    console.print(Text.assemble((document["name"], "bold"), f"  {document['kind']}, {what}"))
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
-    for label, value in _rows(document):
+    for label, value in rows:
         table.add_row(label, value)
     console.print(table)
 

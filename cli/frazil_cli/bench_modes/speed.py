@@ -42,7 +42,7 @@ def _rank_main(workdir: Path, rank: int, core: int) -> None:
     with bench_ranks.joined(workdir, rank, core, staged=True) as (document, groups, _):
         bench = _Bench(document, groups)
         rounds = [bench.round(number) for number in range(document["rounds"] + 1)][1:]  # the first one warms up
-        bench_ranks.leave_result(workdir, rank, bench.result(rounds))
+        bench_ranks.leave_result(workdir, rank, lambda: bench.result(rounds))
 
 
 class _Bench:
@@ -113,8 +113,6 @@ class _Bench:
 
     def result(self, rounds: list[dict[str, float]]) -> list[dict[str, Any]]:
         """A row a setting."""
-        if self.groups.rank == 1:
-            return []
         return [self._row(setting, rounds) for setting in self.settings]
 
     def _row(self, setting: Setting, rounds: list[dict[str, float]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from frazil_cli.plandrawing import draw_facts
+
 _STAGES_SHOWN = 16
 _RELATIVE = (
     "speed-up and grads/s (gradients computed a second) are relative to 1F1B with nothing frozen; "
@@ -19,13 +21,7 @@ _RELATIVE = (
 
 def draw(document: Mapping[str, Any], console: Console) -> None:
     """Print a plan."""
-    console.print(Text.assemble((document["name"], "bold"), f"  {document['kind']}, {document['task']}"))
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column()
-    for label, value in _rows(document):
-        table.add_row(label, value)
-    console.print(table)
+    draw_facts(document, document["task"], _rows(document), console)
     if document["comparison"]:
         console.print()
         _draw_comparison(document["comparison"], console)
