@@ -20,6 +20,9 @@ app = typer.Typer(
 @app.callback()
 def _bench() -> None:
     """Measure a mode against one device, here: medians of ratios, interleaved, beside the bound."""
+    from frazil_jobs.base import log
+
+    log.configure("bench")
 
 
 @app.command("exact")

@@ -61,7 +61,7 @@ def locate(store: ObjectStore, config: StoreConfig, what: str, *, namespace: str
     if not prefixes:
         raise NoSuchJob(
             f"there is no job {what!r} of the namespace {namespace!r} in {store.where}",
-            remedy="check the name, --namespace and --store",
+            remedy="check the name, --namespace and --store; a job with spec.output.prefix is called PREFIX/NAME",
         )
     found = [
         Found(prefix, manifest_at(store, prefix), tuple(other for other in prefixes if other != prefix))

@@ -38,7 +38,6 @@ _POLL_SECONDS: Final = 1.0
 _NODES: Final = 20
 _PACED: Final = 60
 _PACE_SECONDS: Final = 0.3
-_LEASE_SECONDS: Final = 8
 _UNCOUNTED: Final = ("event", "lease")
 _FINAL: Final = ("Complete", "Failed")
 
@@ -296,7 +295,6 @@ class _Bench:
         return {
             "namespaces": [namespace],
             "leaseNamespace": namespace,
-            "leaseSeconds": _LEASE_SECONDS,
             "workers": self._load.workers,
             "resyncSeconds": resync_seconds,
             "destinations": [{"uri": "s3://bench/results"}],

@@ -106,6 +106,8 @@ def _structural(kind: type[ApiModel], error: Any) -> Problem:
             close = difflib.get_close_matches(str(given), choices, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else None
             return Problem(path, f"is {_short(given)}; it must be {context['expected']}", hint)
+        case "too_short" if not given:
+            return Problem(path, "is empty", f"give at least {context['min_length']}, or leave it out")
         case kind_of_error if kind_of_error in _TYPE_WORDS:
             return Problem(path, f"{_TYPE_WORDS[kind_of_error]}; it is {_short(given)}")
         case _:

@@ -78,15 +78,16 @@ def check_plain(document: Any, *, name: str) -> None:
 
 
 def _check_leaf(value: Any, path: str) -> None:
-    problem = None
+    problem, remedy = None, "write it as text, in quotes"
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
-            problem = "holds half a character"
+            problem, remedy = "holds half a character", "write the character itself, in UTF-8"
     elif isinstance(value, float):
         problem = None if math.isfinite(value) else "is no number that JSON has"
     elif isinstance(value, int):
-        problem = None if -_INT64 <= value < _INT64 else "is larger than 64 bits hold"
+        if not -_INT64 <= value < _INT64:
+            problem, remedy = "is larger than 64 bits hold", "choose a smaller number"
     elif value is not None:
         problem = f"is {type(value).__name__}, which JSON doesn't have"
     if problem:
-        raise BadConfiguration(problem, field=path or None, remedy="write it as text, in quotes")
+        raise BadConfiguration(problem, field=path or None, remedy=remedy)

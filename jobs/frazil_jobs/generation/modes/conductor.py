@@ -67,10 +67,10 @@ class Conductor:
             denoiser.forget()
         self.course, self.records = Course(), []
         self._guidance = guidance
-        if exact:
-            self._policy, self.course.reason = AllWhole(), "it is the exact one"
+        if exact or self.mode.asked == "Exact":
+            self._policy, self.course.reason = AllWhole(), "it is the exact one" if exact else "mode is Exact"
             return
-        reason = self.mode.whole_because or self._unfit or ("mode is Exact" if self.mode.asked == "Exact" else "")
+        reason = self.mode.whole_because or self._unfit or ""
         if not reason and not guidance.guided:
             reason = f"there is no guidance to approximate: {guidance.reason}"
         if not reason:
