@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from testcluster import binaries
 from testcluster.cluster import Cluster
 from testcluster.frazil import CHECKOUT, TENANTS, Installation
 from testcluster.machine import reason_not_to
+from testcluster.node import Node
 from testcluster.tenant import Tenant
 
 KEEP = "FRAZIL_KEEP_CLUSTER"
@@ -86,3 +88,48 @@ def reference(tenant: Tenant, tmp_path_factory: pytest.TempPathFactory) -> dict[
     ended = frazil("run", job, "--store", frazil.store, "--ranks", "2", "--threads", "1", "--json")
     assert ended.returncode == 0, ended.stderr + frazil.logs()
     return frazil.stored()
+
+
+@dataclass(frozen=True)
+class SecondNode:
+    """A node with 2 GPUs beside the first."""
+
+    cluster: Cluster
+    node: Node
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """What keeps pods on it."""
+        return {"kubernetes.io/hostname": self.node.name}
+
+    def lose(self, tenant: Tenant, name: str, kind: str = "generationjob") -> None:
+        """It's gone until the pods of a job that it had are given up, then it comes back: they can go nowhere else."""
+        before = {pod["metadata"]["uid"] for pod in tenant.pods(name)}
+        self.node.kill()
+
+        def given_up() -> bool:
+            said = self.cluster.kubectl("get", "events", "-n", tenant.namespace).stdout
+            waiting = [pod for pod in tenant.pods(name) if pod["status"]["phase"] == "Pending"]
+            return "was given up" in said and bool({pod["metadata"]["uid"] for pod in waiting} - before)
+
+        self.cluster.until("the lost pods were given up, and others wait", given_up, seconds=180)
+        self.node.start()
+        self.cluster.until(
+            f"{self.node.name} is ready again", lambda: self.cluster.is_ready(self.node.name), seconds=120
+        )
+        self.cluster.gpus(2, node=self.node.name)
+
+
+@pytest.fixture
+def second_node(cluster: Cluster, tenant: Tenant) -> Iterator[SecondNode]:
+    """A second node for one test. Jobs of the test that are bound to it are removed with it."""
+    node = cluster.add_node(1)
+    try:
+        cluster.gpus(2, node=node.name)
+        yield SecondNode(cluster, node)
+    finally:
+        kinds = "generationjobs,trainingjobs"
+        where = ["-n", tenant.namespace, "--wait=false", "--ignore-not-found"]
+        cluster.kubectl("delete", kinds, "node-lost", *where, check=False)
+        node.stop()
+        cluster.kubectl("delete", "node", node.name, "--ignore-not-found")

@@ -246,33 +246,8 @@ def test_a_store_that_is_down_for_a_minute_is_caught_up_with(tenant, undisturbed
 
 
 @pytest.mark.slow
-def test_a_lost_node_takes_no_picture_with_it(tenant, undisturbed):
-    cluster = tenant.cluster
-    node = cluster.add_node(1)
-    try:
-        cluster.gpus(2, node=node.name)
-        job = long_job(
-            tenant, "node-lost", workers={"template": {"nodeSelector": {"kubernetes.io/hostname": node.name}}}
-        )
-        name = tenant.apply(job)
-        wait_for_stored(tenant, name)
-        node.kill()
-        # The shard can go nowhere else until the selector's node is back: so it comes back, after the pods were given up.
-        cluster.until(
-            "the lost pod was given up, and another waits",
-            lambda: (
-                "was given up" in cluster.kubectl("get", "events", "-n", tenant.namespace).stdout
-                and any(pod["status"]["phase"] == "Pending" for pod in tenant.pods(name))
-            ),
-            seconds=180,
-        )
-        node.start()
-        cluster.until(f"{node.name} is ready again", lambda: cluster._ready(node.name), seconds=120)
-        cluster.gpus(2, node=node.name)
-        ended_alike(tenant, name, undisturbed, seconds=300)
-    finally:
-        cluster.kubectl(
-            "delete", "gj", "node-lost", "-n", tenant.namespace, "--wait=false", "--ignore-not-found", check=False
-        )
-        node.stop()
-        cluster.kubectl("delete", "node", node.name, "--ignore-not-found")
+def test_a_lost_node_takes_no_picture_with_it(tenant, second_node, undisturbed):
+    name = tenant.apply(long_job(tenant, "node-lost", workers={"template": {"nodeSelector": second_node.selector}}))
+    wait_for_stored(tenant, name)
+    second_node.lose(tenant, name)
+    ended_alike(tenant, name, undisturbed, seconds=300)

@@ -5,6 +5,7 @@ committed checkpoint, with the very weights in the end that a run has which noth
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from gangjobs import small_llama
@@ -23,6 +24,15 @@ def end_of(tenant, name: str) -> dict:
     return {"steps": manifest["steps"], "weights": weights}
 
 
+def wait_for_checkpoint(tenant, name: str) -> None:
+    """Until a checkpoint is committed."""
+    tenant.cluster.until(
+        f"a checkpoint of {name} is committed",
+        lambda: tenant.status(name, "trainingjob").get("checkpoint", {}).get("step", 0) >= 10,
+        seconds=240,
+    )
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tenant) -> dict:
     """A run that nothing disturbed."""
@@ -33,11 +43,7 @@ def undisturbed(tenant) -> dict:
 
 def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint_and_ends_alike(tenant, undisturbed):
     name = tenant.apply(small_llama(tenant, "chain", steps=STEPS))
-    tenant.cluster.until(
-        "a checkpoint is committed",
-        lambda: tenant.status(name, "trainingjob").get("checkpoint", {}).get("step", 0) >= 10,
-        seconds=240,
-    )
+    wait_for_checkpoint(tenant, name)
     status = tenant.status(name, "trainingjob")
     assert status["scheduling"]["provider"] == "native-v1beta1"
     (lost,) = [pod for pod in tenant.pods(name) if pod["metadata"]["name"].startswith(f"{name}-a0-1-")]
@@ -47,6 +53,30 @@ def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint_and_ends_alike(ten
     assert status["attempt"] >= 1
     assert status["progress"]["step"] == STEPS
     assert status["checkpoint"]["step"] == STEPS
+    assert status["checkpoint"]["resumedFromStep"] >= 10
+    assert end_of(tenant, name) == undisturbed
+
+
+@pytest.mark.slow
+def test_an_operator_that_is_killed_in_mid_run_changes_nothing(tenant, undisturbed):
+    name = tenant.apply(small_llama(tenant, "operator-killed-tj", steps=STEPS))
+    selector = ["-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"]
+    for pause in (1, 6, 10):
+        time.sleep(pause)
+        tenant.cluster.kubectl("delete", "pod", "-n", "frazil-system", *selector)
+    status = tenant.until(name, "Complete", seconds=400, kind="trainingjob")
+    assert (status.get("attempt", 0), status.get("restarts", 0)) == (0, 0)
+    assert end_of(tenant, name) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_the_steps_since_the_checkpoint(tenant, second_node, undisturbed):
+    job = small_llama(tenant, "node-lost", steps=STEPS)
+    job["spec"]["workers"]["template"] = {"nodeSelector": second_node.selector}
+    name = tenant.apply(job)
+    wait_for_checkpoint(tenant, name)
+    second_node.lose(tenant, name)
+    status = tenant.until(name, "Complete", seconds=500, kind="trainingjob")
     assert status["checkpoint"]["resumedFromStep"] >= 10
     assert end_of(tenant, name) == undisturbed
 

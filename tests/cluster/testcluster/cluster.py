@@ -107,7 +107,7 @@ class Cluster:
             if image not in present and f"docker.io/{image}" not in present:
                 node.load(archive)
         node.start_kubelet()
-        self.until(f"{node.name} is ready", lambda: self._ready(node.name), seconds=120)
+        self.until(f"{node.name} is ready", lambda: self.is_ready(node.name), seconds=120)
         return node
 
     def gpus(self, count: int, *, node: str = "node-0", resource: str = GPU) -> None:
@@ -238,7 +238,8 @@ class Cluster:
             parts.append(f"==> {path.name}\n" + "\n".join(tail))
         return "\n".join(parts)
 
-    def _ready(self, name: str) -> bool:
+    def is_ready(self, name: str) -> bool:
+        """Whether a node is."""
         conditions = self.get("node", name)["status"].get("conditions", [])
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
