@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from podsecurity import problems
 from testcluster import binaries
 
+from frazil_jobs.control import alive
 from frazil_operator.chart.values import Values
 from frazil_operator.settings import parse_settings
 
@@ -192,6 +194,22 @@ def test_no_pod_but_the_operators_has_a_token(helm):
         if one["kind"] in ("Deployment", "Job"):
             token = one["spec"]["template"]["spec"]["automountServiceAccountToken"]
             assert token is (one["metadata"]["name"] == "frazil-operator")
+
+
+def test_the_workers_probe_looks_at_the_file_that_the_worker_touches_and_outlasts_a_minute_without_a_broker(helm):
+    for values, seconds in (({}, 300), ({"worker": {"stuckSeconds": 900}}, 900)):
+        (spec,) = [
+            one["spec"]["template"]["spec"]
+            for one in helm.objects(values)
+            if (one["kind"], one["metadata"]["name"]) == ("Deployment", "frazil-worker")
+        ]
+        (worker,) = spec["containers"]
+        env = {one["name"]: one["value"] for one in worker["env"]}
+        assert float(env[alive.STUCK_VARIABLE]) == seconds
+        folders = {mount["mountPath"] for mount in worker["volumeMounts"] if not mount.get("readOnly")}
+        assert str(Path(env[alive.VARIABLE]).parent) in folders
+        assert worker["livenessProbe"]["exec"]["command"] == ["python", "-m", alive.__name__]
+    assert helm.template({"worker": {"stuckSeconds": 60}}).returncode != 0
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(helm):

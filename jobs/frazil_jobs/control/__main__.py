@@ -1,7 +1,7 @@
 """`python -m frazil_jobs.control`: the Celery worker for whole jobs (inspect, finalize, delete outputs).
 
 Environment: FRAZIL_REDIS_URL or FRAZIL_REDIS_URL_FILE, FRAZIL_DESTINATIONS (control.destinations) or FRAZIL_STORE and
-FRAZIL_S3_* (stores), FRAZIL_QUEUE (frazil.control), FRAZIL_JOB_FOLDER (local runs only).
+FRAZIL_S3_* (stores), FRAZIL_QUEUE (frazil.control), FRAZIL_JOB_FOLDER (local runs only), FRAZIL_ALIVE_FILE (control.alive).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 
 from frazil_jobs.base import log, parent
 from frazil_jobs.base.exits import FrazilError
+from frazil_jobs.control.alive import touch
+from frazil_jobs.control.beat import Beat
 from frazil_jobs.control.destinations import load
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, make_app, redis_url_of, worker_of
 
@@ -29,6 +31,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     app.conf.include = ["frazil_jobs.control.tasks"]
+    app.steps["consumer"].add(Beat)
+    touch()  # the age counts from here until there is a broker
     worker = worker_of(app, queue, threads=THREADS)
     worker.start()
     return int(worker.exitcode or 0)

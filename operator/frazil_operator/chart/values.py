@@ -69,6 +69,9 @@ class WorkerValues(Placement):
 
     replicas: int = Field(default=1, ge=0, le=20)
     """Any number works."""
+    stuck_seconds: int = Field(default=300, ge=120, le=86400)
+    """A worker that could take no task for so long, stuck or without its broker, starts again. One that is busy could. More
+    than the broker may be away: what runs in the worker then is lost, and asked for again."""
     pod_disruption_budget: bool = True
     """Keep a drain from taking all replicas at once, where there are several."""
 
