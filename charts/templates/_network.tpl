@@ -1,11 +1,7 @@
 {{- /* Rules of the NetworkPolicies. */ -}}
-{{- /* Resolvers: pods, and the private addresses at which nodes and clouds keep theirs. OpenShift's pods listen on 5353. */ -}}
+{{- /* The resolvers. OpenShift's pods listen on 5353. */ -}}
 {{- define "frazil.dns" }}
-- to:
-    - namespaceSelector: {}
-    {{- range include "frazil.privateRanges" . | fromJsonArray }}
-    - ipBlock: {cidr: {{ . | quote }}}
-    {{- end }}
+- to: {{- toYaml .Values.networkPolicy.dnsTo | nindent 4 }}
   ports:
     {{- range list 53 5353 }}
     - {port: {{ . }}, protocol: UDP}

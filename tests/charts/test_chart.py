@@ -52,6 +52,11 @@ GOOD = {
         "grafanaDashboard": {"enabled": True},
     },
     "no policies": {"networkPolicy": {"enabled": False}},
+    "dns of openshift": {
+        "networkPolicy": {
+            "dnsTo": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
+        }
+    },
     "more egress": {"networkPolicy": {"extraEgress": [{"ports": [{"port": 3128}]}]}},
     "placement": {"operator": {"nodeSelector": {"pool": "system"}, "tolerations": [{"operator": "Exists"}]}},
     "resources": {"worker": {"resources": {"limits": {"memory": "3Gi"}, "requests": {"cpu": "0.5"}}}},
@@ -102,6 +107,7 @@ BAD = {
     "minio none": ({"minio": {"enabled": False}}, "destinations: default has no endpoint"),
     "no secret": ({"destinations": [{"name": "s", "endpoint": "https://s3.example.com"}]}, "needs existingSecret"),
     "policy": ({"networkPolicy": {"fetchFromInternet": "maybe"}}, "fetchFromInternet"),
+    "no resolver": ({"networkPolicy": {"dnsTo": []}}, "dnsTo"),
     "claim": ({"environmentClaim": {"claimName": "env"}}, "environmentClaim"),
     "claim path": (
         {"environmentClaim": {"claimName": "env", "mountPath": "opt", "python": "/p"}},

@@ -33,7 +33,16 @@ def outside(address: str) -> Peer:
 OPERATOR, WORKER, REDIS, MINIO = part("operator"), part("worker"), part("redis"), part("minio")
 PROVISION, TEST = part("provision"), part("test")
 STRANGER = Peer("a pod of somebody else", "team-a", {"app": "web"})
-DNS = Peer("CoreDNS", "kube-system", {"k8s-app": "kube-dns"})
+DNS = Peer("CoreDNS", "kube-system", {"k8s-app": "kube-dns"}, "10.244.0.2")
+RESOLVERS = {
+    "a pod of a neighbour": Peer("a resolver of a neighbour", "team-b", {"k8s-app": "kube-dns"}, "10.244.1.9"),
+    "another pod of kube-system": Peer("etcd", "kube-system", {"component": "etcd"}, "10.244.0.3"),
+    "a host in the private network": outside("192.168.1.53"),
+    "a cache on each node": outside("169.254.20.10"),
+    "the cloud's metadata service": outside("169.254.169.254"),
+    "the internet": outside("203.0.113.53"),
+}
+"""What listens on port 53 and is not the cluster's DNS."""
 API = outside("10.96.0.1")
 HUB = outside("203.0.113.7")
 METADATA = outside("169.254.169.254")
@@ -131,6 +140,24 @@ def test_what_must_pass_passes_and_nothing_else_does(policies):
     wrong = [f"stopped: {name(flow)}" for flow in PASS if not passes(policies, *flow)]
     wrong += [f"passes: {name(flow)}" for flow in STOP if passes(policies, *flow)]
     assert not wrong
+
+
+@pytest.mark.parametrize("resolver", RESOLVERS.values(), ids=RESOLVERS)
+def test_names_are_asked_of_the_clusters_dns_and_of_nobody_else(policies, resolver):
+    for source in (OPERATOR, WORKER, PROVISION, TEST, rank("team-a"), shard("team-b")):
+        for port, protocol in ((53, "UDP"), (53, "TCP"), (5353, "UDP")):
+            assert passes(policies, source, DNS, port, protocol), source.name
+            assert not passes(policies, source, resolver, port, protocol, blocks_match_pods=True), source.name
+
+
+def test_where_names_are_resolved_elsewhere_the_values_say_so(helm):
+    there = {"ipBlock": {"cidr": "169.254.20.10/32"}}
+    values = {"tenants": ["team-a"], "networkPolicy": {"dnsTo": [there]}}
+    policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
+    for source in (OPERATOR, WORKER, PROVISION, TEST, rank("team-a")):
+        assert passes(policies, source, RESOLVERS["a cache on each node"], 53, "UDP"), source.name
+        assert not passes(policies, source, RESOLVERS["the cloud's metadata service"], 53, "UDP"), source.name
+        assert not passes(policies, source, DNS, 53, "UDP"), source.name
 
 
 def test_without_the_internet_jobs_reach_only_the_store_the_broker_and_each_other(helm):

@@ -172,6 +172,16 @@ class Switch(Part):
     """Labels of the object, by which a Prometheus or Grafana finds it."""
 
 
+def _cluster_dns() -> list[dict[str, Any]]:
+    """CoreDNS, and kube-dns before it, as nearly every cluster has it."""
+    return [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        }
+    ]
+
+
 class NetworkPolicyValues(Part):
     """NetworkPolicies for every component, and for the pods of jobs in the tenants' namespaces."""
 
@@ -179,6 +189,10 @@ class NetworkPolicyValues(Part):
     """They need a network plugin that enforces them."""
     metrics_from: list[dict[str, Any]] = Field(default_factory=list)
     """Peers (as in a NetworkPolicy) that may read /metrics. Empty: all pods of the cluster."""
+    dns_to: list[dict[str, Any]] = Field(default_factory=_cluster_dns, min_length=1)
+    """The cluster's resolvers (peers as in a NetworkPolicy), asked on ports 53 and 5353: the pods k8s-app=kube-dns of
+    kube-system. Where nodes have a cache (node-local DNS) add the addresses that it listens at: an ipBlock with
+    169.254.20.10/32 and one with the DNS Service's. OpenShift: the namespace openshift-dns."""
     extra_egress: list[dict[str, Any]] = Field(default_factory=list)
     """Further egress rules for the pods of jobs."""
     api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
