@@ -17,6 +17,9 @@ STEPS = 300
 def end_of(tenant, name: str) -> dict:
     """What the manifest says: steps, and the sha256 of each file of weights."""
     status = tenant.status(name, "trainingjob")
+    stored = {one["type"]: one["reason"] for one in status["conditions"]}["OutputsStored"]
+    assert (stored, status["outputs"]["manifest"]) == ("AllStored", status["outputs"]["uri"] + "manifest.json")
+    assert status["outputs"]["bytes"] > 0
     prefix = str(status["outputs"]["uri"]).removeprefix("s3://frazil/results/")
     manifest = json.loads(tenant.read(f"{prefix}manifest.json"))
     weights = {one["key"]: one["sha256"] for one in manifest["outputs"] if one["key"].endswith(".safetensors")}

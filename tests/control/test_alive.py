@@ -45,6 +45,7 @@ class Worker:
             "FRAZIL_S3_ENDPOINT": f"http://127.0.0.1:{self.store.getsockname()[1]}",
             "FRAZIL_S3_ACCESS_KEY": "key",
             "FRAZIL_S3_SECRET_KEY": "secret",
+            "TMPDIR": str(self.folder),
             "FRAZIL_ALIVE_FILE": str(self.folder / "alive"),
             "FRAZIL_STUCK_SECONDS": str(LIMIT),
         }

@@ -16,9 +16,11 @@ from typing import Any, Final
 from celery import shared_task
 
 from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import BadConfiguration, FrazilError
 from frazil_jobs.control.destinations import access_for
-from frazil_jobs.control.finalize import FinalizeRequest, TooLittleStored, finalize
+from frazil_jobs.control.finalize import Finalized, FinalizeRequest, TooLittleStored, finalize
+from frazil_jobs.control.finalize_training import finalize_training
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import inspect_prompts
 from frazil_jobs.inputs.rows import PromptsPin
@@ -50,18 +52,22 @@ def inspect(job: dict[str, Any], text: str | None = None) -> dict[str, Any]:
 
 @shared_task(name=FINALIZE, ignore_result=False)  # type: ignore[untyped-decorator]
 def finalize_job(
-    job: dict[str, Any], uid: str, prefix: str, prompts: dict[str, Any], text: str | None = None
+    job: dict[str, Any], uid: str, prefix: str, prompts: dict[str, Any] | None = None, text: str | None = None
 ) -> dict[str, Any]:
-    """Finalize `job`, whose prompts were pinned as `prompts`. Returns `{"finalized": Finalized}`.
+    """Finalize `job`: a GenerationJob, whose prompts were pinned as `prompts`, or a TrainingJob. Returns
+    `{"finalized": Finalized}`.
 
     Too little in the store is an error that carries `stored` and `total`.
     """
     base = os.environ.get(BASE_VARIABLE)
     try:
-        given = GenerationJob.model_validate(job)
-        store, access = access_for(
+        given = (TrainingJob if job.get("kind") == "TrainingJob" else GenerationJob).model_validate(job)
+        config, access = access_for(
             given.metadata.namespace, given.spec.output.destination, local_files=base is not None
         )
+        store = open_store(config)
+        if isinstance(given, TrainingJob):
+            return _finalized(finalize_training(given, uid, prefix, store))
         with tempfile.TemporaryDirectory() as folder:
             request = FinalizeRequest(
                 job=given,
@@ -70,13 +76,17 @@ def finalize_job(
                 pin=PromptsPin.model_validate(prompts),
                 base_dir=Path(base or "/"),
             )
-            found = finalize(request, open_store(store), _with_text(access, given, text, Path(folder)))
+            found = finalize(request, store, _with_text(access, given, text, Path(folder)))
     except TooLittleStored as error:
         answer = _error(error)
         answer["error"] |= {"stored": error.stored, "total": error.total}
         return answer
     except FrazilError as error:
         return _error(error)
+    return _finalized(found)
+
+
+def _finalized(found: Finalized) -> dict[str, Any]:
     return {"finalized": found.model_dump(mode="json", by_alias=True)}
 
 

@@ -20,6 +20,7 @@ from frazil_operator.engine.state import State
 from frazil_operator.engine.writer import Refused, Writer
 from frazil_operator.kube.client import Conflict, Forbidden, Invalid, Kube, KubeError, NotFound
 from frazil_operator.kube.paths import path_of
+from frazil_operator.reconcile.outputs import question
 from frazil_operator.reconcile.plan import (
     Finalization,
     GangSupport,
@@ -145,7 +146,7 @@ class Worker:
             job=job,
             children=known.state.children(uid),
             inspection=cast("Inspection | None", known.control.answer(uid, "inspect")),
-            finalization=cast("Finalization | None", known.control.answer(uid, "finalize")),
+            finalization=cast("Finalization | None", known.control.answer(uid, question(key.kind, job["spec"]))),
             removal=cast("Removal | None", known.control.answer(uid, "delete")),
             progress=known.board.of(uid),
             gang=known.gang,

@@ -9,6 +9,7 @@ from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.base.exits import TEMPFAIL
 from frazil_operator.build.labels import Owner
+from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Ask
 from frazil_operator.reconcile.times import time_of
@@ -79,7 +80,7 @@ def _good(draft: Draft, pin: Mapping[str, Any]) -> dict[str, Any]:
     return dict(pin)
 
 
-def draft_job(job: GenerationJob, owner: Owner) -> dict[str, Any]:
+def draft_job(job: Job, owner: Owner) -> dict[str, Any]:
     """The job as the worker Deployment is told of it: spec and identity."""
     return {
         "apiVersion": job.api_version,

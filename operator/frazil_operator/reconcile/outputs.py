@@ -8,12 +8,13 @@ from typing import Any, Final
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.naming import job_prefix
+from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import DATAERR, TEMPFAIL
 from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.inspection import draft_job
-from frazil_operator.reconcile.plan import Ask
+from frazil_operator.reconcile.plan import Ask, Finalization
 from frazil_operator.settings import Settings
 
 _AGAIN_SECONDS: Final = 60.0
@@ -30,27 +31,12 @@ def place(draft: Draft, job: Job, owner: Owner, settings: Settings) -> None:
 
 def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any], *, failed_shards: int) -> None:
     """Ask for the recount; when it's there, decide between Complete and Failed."""
-    answer = draft.observed.finalization
     reference = job.spec.prompts.config_map_ref
     text = draft.observed.config_map_text
-    if reference is not None and text is None and answer is None:
+    if reference is not None and text is None and draft.observed.finalization is None:
         draft.read_config_map = (reference.name, reference.key)
-    if answer is None or (answer.error and answer.exit_code == TEMPFAIL and not answer.total):
-        payload = {
-            "job": draft_job(job, owner),
-            "uid": owner.uid,
-            "prefix": job_prefix(job, owner.uid),
-            "prompts": dict(pin),
-            **({"text": text} if text is not None else {}),
-        }
-        draft.asks.append(Ask("finalize", f"{owner.uid}/finalize", payload))
-        draft.again(_AGAIN_SECONDS)
-        if answer is None:
-            if draft.reason_of(c.OUTPUTS_STORED) != c.UPLOAD_FAILED:
-                message = "everything is made and uploaded; it's being recounted from the store"
-                draft.condition(c.OUTPUTS_STORED, "False", reason=c.FINALIZING, message=message)
-        else:
-            draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOAD_FAILED, message=answer.error)
+    answer = _recounted(draft, job, owner, prompts=dict(pin), **({"text": text} if text is not None else {}))
+    if answer is None:
         return
     if answer.error and not answer.total:
         reason = c.PROMPTS_CHANGED if answer.exit_code == DATAERR else c.BAD_CONFIGURATION
@@ -66,14 +52,55 @@ def finalize(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, A
         else:
             draft.fail(c.OUTPUTS_LOST, f"{count}, though every shard ended well: something removed them from the store")
         return
+    _tell_stored(draft, answer, count)
+    all_there = answer.stored >= answer.total
+    draft.complete(c.SUCCEEDED if all_there else c.SUCCESS_POLICY_MET, count)
+
+
+def finalize_training(draft: Draft, job: TrainingJob, owner: Owner) -> None:
+    """The same for a training that has done all its steps."""
+    answer = _recounted(draft, job, owner)
+    if answer is None:
+        return
+    count = f"{answer.stored} of {answer.total} files are stored"
+    if answer.error and not answer.total:
+        draft.fail(c.BAD_CONFIGURATION, f"the results can't be finalized: {answer.error}")
+    elif answer.error:
+        draft.fail(c.OUTPUTS_LOST, f"{count}, though the training ended well: {answer.error}")
+    else:
+        _tell_stored(draft, answer, count)
+        draft.complete(c.SUCCEEDED, f"{job.spec.steps} steps are done")
+
+
+def question(kind: str, spec: Mapping[str, Any]) -> str:
+    """Which recount is asked for: the steps of a TrainingJob may grow, and what was answered before is no answer then."""
+    return f"finalize-{spec['steps']}" if kind == "TrainingJob" else "finalize"
+
+
+def _recounted(draft: Draft, job: Job, owner: Owner, **more: Any) -> Finalization | None:
+    """What the recount found. None until it's there, or while the store does not answer: then it's asked for."""
+    answer = draft.observed.finalization
+    if answer is not None and not (answer.error and answer.exit_code == TEMPFAIL and not answer.total):
+        return answer
+    payload = {"job": draft_job(job, owner), "uid": owner.uid, "prefix": job_prefix(job, owner.uid), **more}
+    key = f"{owner.uid}/{question(job.kind, draft.observed.job['spec'])}"
+    draft.asks.append(Ask("finalize", key, payload))
+    draft.again(_AGAIN_SECONDS)
+    if answer is not None:
+        draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOAD_FAILED, message=answer.error)
+    elif draft.reason_of(c.OUTPUTS_STORED) != c.UPLOAD_FAILED:
+        message = "everything is made and uploaded; it's being recounted from the store"
+        draft.condition(c.OUTPUTS_STORED, "False", reason=c.FINALIZING, message=message)
+    return None
+
+
+def _tell_stored(draft: Draft, answer: Finalization, count: str) -> None:
     base = str(draft.fields["outputs"]["uri"])
     draft.fields["outputs"] |= {"bytes": answer.bytes, "manifest": base + answer.manifest}
     if answer.gallery:
         draft.fields["outputs"]["gallery"] = base + answer.gallery
     message = f"{count}, and the manifest is written" + (f"; {answer.note}" if answer.note else "")
     draft.condition(c.OUTPUTS_STORED, "True", reason=c.ALL_STORED, message=message)
-    all_there = answer.stored >= answer.total
-    draft.complete(c.SUCCEEDED if all_there else c.SUCCESS_POLICY_MET, count)
 
 
 def _recount(draft: Draft, *, stored: int, total: int) -> None:

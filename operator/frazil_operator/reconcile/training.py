@@ -61,7 +61,8 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
     if gang.done and _steps_of(gang) >= job.spec.steps:
         steps = job.spec.steps  # whatever Redis said last
         draft.fields["progress"] |= {"step": steps, "summary": f"{steps}/{steps}"}
-        draft.complete(c.SUCCEEDED, f"{steps} steps are done")
+        gangs.sweep_groups(draft, [])
+        outputs.finalize_training(draft, job, owner)
     elif deadlines.enforce(draft, job):
         pass
     elif gang.done:

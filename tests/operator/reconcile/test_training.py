@@ -1,13 +1,14 @@
 """A TrainingJob: one gang, attempt after attempt; every crash point of it."""
 
 import pytest
-from operator_world import NOW, World, merge, started, training_job
+from operator_world import NOW, UID, World, merge, started, training_job
 
 from frazil_jobs.api.trainingjob import TrainingJobStatus
-from frazil_operator.reconcile.plan import GangSupport
+from frazil_operator.reconcile.plan import Finalization, GangSupport
 
 EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "evicted by the kubelet"}
 ONE_POD = {"workers": {"gpusPerNode": 2}}
+RECOUNTED = Finalization(total=3, stored=3, bytes=1234, manifest="manifest.json", gallery="index.html")
 
 
 def running(**spec):
@@ -73,8 +74,66 @@ def test_from_apply_to_complete():
     assert world.condition("CheckpointStored") == ("True", "Stored")
     world.end_job(None, "Complete", succeeded=2, ready=0)
     world.settle()
+    assert world.phase == "Storing"
+    assert world.condition("OutputsStored") == ("False", "Finalizing")
+    world.finalization = RECOUNTED
+    world.settle()
+    assert world.condition("OutputsStored") == ("True", "AllStored")
+    outputs = world.status["outputs"]
+    assert outputs["bytes"] == 1234
+    assert (outputs["manifest"], outputs["gallery"]) == (
+        outputs["uri"] + "manifest.json",
+        outputs["uri"] + "index.html",
+    )
     assert world.condition("Complete") == ("True", "Succeeded")
     TrainingJobStatus.model_validate(world.status)
+
+
+def done():
+    """All steps are done, and nobody has recounted the results."""
+    world = running()
+    world.end_job(None, "Complete", succeeded=2)
+    world.settle()
+    return world
+
+
+def test_the_recount_is_asked_for_until_it_is_there():
+    world = done()
+    for answer in (None, Finalization(error="the store is silent", exit_code=75)):
+        world.finalization = answer
+        plan = world.step()
+        (asked,) = plan.asks
+        assert (asked.name, asked.key) == ("finalize", f"{UID}/finalize-100")
+        assert asked.payload["job"]["kind"] == "TrainingJob"
+        assert asked.payload["prefix"].startswith("team/dit-")
+        assert plan.requeue_after
+    assert world.condition("OutputsStored") == ("False", "UploadFailed")
+    assert world.phase == "Storing"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Finalization(total=3, stored=2, error="model/b is not stored", exit_code=75), "OutputsLost"),
+        (Finalization(error="there is no destination", exit_code=78), "BadConfiguration"),
+    ],
+)
+def test_a_training_whose_results_are_not_in_the_store_has_failed(answer, reason):
+    world = done()
+    world.finalization = answer
+    world.settle()
+    assert world.condition("Failed") == ("True", reason)
+    assert world.condition("Complete") is None
+
+
+def test_steps_that_grow_during_the_recount_ask_for_another():
+    world = done()
+    world.body["spec"]["steps"] = 200
+    world.settle()
+    assert world.jobs == ["dit-a1"]
+    world.end_job("dit-a1", "Complete", succeeded=2)
+    (asked,) = world.step().asks
+    assert asked.key == f"{UID}/finalize-200"
 
 
 def test_one_pod_needs_no_service_and_no_gang():
@@ -407,6 +466,7 @@ def test_a_complete_job_has_done_all_its_steps():
     world = running()
     world.progress = told(step=95)
     world.settle()
+    world.finalization = RECOUNTED
     world.end_job(None, "Complete", succeeded=2)
     world.settle()
     assert world.phase == "Complete"
@@ -463,6 +523,7 @@ def test_a_gang_on_its_way_out_is_waited_for():
 
 def test_a_finished_job_whose_children_vanish_makes_nothing_again():
     world = running()
+    world.finalization = RECOUNTED
     world.end_job(None, "Complete", succeeded=2)
     world.settle()
     world.objects.clear()
