@@ -78,6 +78,14 @@ def neighbour(installation: Installation) -> Tenant:
 
 
 @pytest.fixture(scope="session")
+def finished(tenant: Tenant) -> str:
+    """A job of the tenant that is Complete."""
+    name = tenant.apply(tenant.job("finished", workers={"replicas": 2}))
+    tenant.until(name, "Complete")
+    return name
+
+
+@pytest.fixture(scope="session")
 def reference(tenant: Tenant, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The images of the tenant's job as `frazil run` makes them on two ranks of a thread each: name and sha256."""
     from frazil_command import Frazil

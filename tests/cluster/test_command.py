@@ -21,18 +21,11 @@ def frazil(tenant, tmp_path):
     return Frazil(tmp_path, {"KUBECONFIG": str(tenant.cluster.kubeconfig)})
 
 
-@pytest.fixture(scope="module")
-def done(tenant):
-    """A job that is finished."""
-    name = tenant.apply(tenant.job("by-name", workers={"replicas": 2}))
-    tenant.until(name, "Complete")
-    return name
-
-
 def files_in(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "images").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_job_is_watched_to_its_end(tenant, frazil):
     name = tenant.apply(tenant.small_job("watched"))
     ended = frazil("watch", name, "-n", tenant.namespace, "--json", timeout=200)
@@ -43,18 +36,27 @@ def test_a_job_is_watched_to_its_end(tenant, frazil):
     assert len({line["phase"] for line in lines}) >= 2, "it was looked at while it ran"
 
 
-def test_its_results_are_fetched_by_its_name_through_a_forwarded_port(tenant, frazil, done, reference):
+def test_its_results_are_fetched_by_its_name_through_a_forwarded_port(tenant, frazil, finished, reference):
     """The store has no public endpoint here."""
-    ended = frazil("fetch", done, "-n", tenant.namespace, "--to", "here", "--json")
+    ended = frazil("fetch", finished, "-n", tenant.namespace, "--to", "here", "--json")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["complete"]
     assert files_in(frazil.folder / "here") == reference
 
 
-def test_kubectl_finds_the_command_as_its_plugin(tenant, done, reference, tmp_path):
+def test_kubectl_finds_the_command_as_its_plugin(tenant, finished, reference, tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(
-        [tenant.cluster.bin / "kubectl", "frazil", "fetch", done, "-n", tenant.namespace, "--to", tmp_path / "here"],
+        [
+            tenant.cluster.bin / "kubectl",
+            "frazil",
+            "fetch",
+            finished,
+            "-n",
+            tenant.namespace,
+            "--to",
+            tmp_path / "here",
+        ],
         env={**os.environ, "PATH": path, "KUBECONFIG": str(tenant.cluster.kubeconfig)},
         capture_output=True,
         text=True,

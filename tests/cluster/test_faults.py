@@ -107,6 +107,7 @@ def test_a_deleted_pod_is_replaced_and_nothing_is_charged_twice(tenant, undistur
     ended_alike(tenant, name, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_fails_its_pod_and_the_shard_is_tried_again(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "rank-killed"))
     wait_for_stored(tenant, name)
@@ -118,6 +119,7 @@ def test_a_killed_rank_fails_its_pod_and_the_shard_is_tried_again(tenant, undist
     assert status["jobs"][0]["failed"] >= 1
 
 
+@pytest.mark.slow
 def test_a_killed_uploader_starts_again_and_goes_on_with_the_spool(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "upload-killed"))
     wait_for_stored(tenant, name)
@@ -176,6 +178,7 @@ def test_a_second_operator_takes_over_from_one_that_is_killed(tenant, undisturbe
         tenant.cluster.until("one is left", lambda: len(system_pods(tenant, "operator")) == 1, seconds=90)
 
 
+@pytest.mark.slow
 def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
     name = tenant.apply(long_job(tenant, "apiserver-gone"))
     wait_for_stored(tenant, name)

@@ -163,6 +163,7 @@ def test_without_any_provider_a_condition_says_so(plain, operator):
         assert len(found) == jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_provider_that_is_served_gets_a_group_of_the_whole_gang(plain, provider, request):
     group, version, fields = PROVIDERS[provider]

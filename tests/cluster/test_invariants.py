@@ -31,13 +31,6 @@ def writes(tenant) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def finished(tenant):
-    name = tenant.apply(tenant.job("finished"))
-    tenant.until(name, "Complete")
-    return name
-
-
-@pytest.fixture(scope="module")
 def waiting(tenant):
     """A job whose pods fit nowhere: it stays as it is."""
     name = tenant.apply(tenant.job("waiting", workers={"accelerator": "example.com/none"}))
@@ -59,7 +52,7 @@ def test_1_a_finished_job_whose_child_vanished_makes_nothing_again(tenant, finis
 
 def test_2_deleting_children_does_not_reset_the_count_of_restarts(tenant):
     """Trainer #3779."""
-    job = tenant.job("restarts", workers={"nodesPerReplica": 2, "gpusPerNode": 1, "image": "frazil.test/base:2"})
+    job = tenant.small_job("restarts", workers={"nodesPerReplica": 2, "gpusPerNode": 1, "image": "frazil.test/base:2"})
     job["spec"]["failurePolicy"] = {"retriesPerShard": 20, "maxRestarts": 50}
     job["spec"]["workers"]["template"] = {"env": [{"name": "NONE", "value": "1"}]}
     job["spec"]["sampling"] = {**job["spec"]["sampling"], "scheduler": "DDIMScheduler"}
@@ -181,7 +174,7 @@ def test_8_the_status_does_not_grow_with_the_prompts(tenant):
 
 def test_9_a_deleted_rank_restarts_its_gang(tenant, reference):
     """JobSet #574."""
-    name = tenant.apply(tenant.job("rank-deleted", workers={"nodesPerReplica": 2, "gpusPerNode": 1}))
+    name = tenant.apply(tenant.small_job("rank-deleted", workers={"nodesPerReplica": 2, "gpusPerNode": 1}))
     tenant.until(name, "Running", seconds=120)
     pods = [pod for pod in tenant.pods(name) if pod["status"]["phase"] == "Running"]
     tenant.cluster.kubectl(
@@ -189,7 +182,9 @@ def test_9_a_deleted_rank_restarts_its_gang(tenant, reference):
     )
     status = tenant.until(name, "Complete", seconds=300)
     assert status["attempt"] >= 1
-    assert tenant.images(name) == reference
+    made = tenant.images(name)
+    assert len(made) == 2
+    assert made.items() <= reference.items()
 
 
 def test_10_with_the_operator_off_a_retained_job_is_deleted_at_once(tenant):

@@ -47,11 +47,12 @@ def test_the_columns_say_what_a_person_wants_to_know(tenant):
 
 
 def test_two_pods_of_one_gpu_each_make_the_same_bytes(tenant, reference):
-    job = tenant.job("two-pods", workers={"nodesPerReplica": 2, "gpusPerNode": 1, "replicas": 1})
-    name = tenant.apply(job)
+    name = tenant.apply(tenant.small_job("two-pods", workers={"nodesPerReplica": 2, "gpusPerNode": 1}))
     status = tenant.until(name, "Complete", seconds=240)
     assert status["scheduling"]["provider"] == "native-v1beta1"
-    assert tenant.images(name) == reference
+    made = tenant.images(name)
+    assert len(made) == 2
+    assert made.items() <= reference.items()
 
 
 def test_every_pod_of_a_job_is_placed_by_its_gpus_and_holds_no_credential_in_its_gpu_container(tenant):

@@ -96,6 +96,7 @@ def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
     assert end_of(tenant, name)["steps"] == 30
 
 
+@pytest.mark.slow
 def test_suspended_and_resumed_it_goes_on_and_ends_alike(tenant, undisturbed):
     name = tenant.apply(small_llama(tenant, "pauses", steps=STEPS))
     tenant.until(name, "Running", seconds=120, kind="trainingjob")

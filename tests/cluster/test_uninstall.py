@@ -5,11 +5,9 @@ from __future__ import annotations
 SYSTEM = "frazil-system"
 
 
-def test_crds_jobs_and_credentials_outlive_the_release(tenant):
-    cluster = tenant.cluster
-    name = tenant.apply(tenant.small_job("outlives"))
-    tenant.until(name, "Complete")
-    before = tenant.get(name)
+def test_crds_jobs_and_credentials_outlive_the_release(tenant, finished):
+    cluster, name = tenant.cluster, finished
+    before, children = tenant.get(name), uids_of(tenant, name)
     credentials = tenant.secret("frazil-credentials", namespace=SYSTEM)
     tenant.installation.uninstall()
     try:
@@ -23,4 +21,11 @@ def test_crds_jobs_and_credentials_outlive_the_release(tenant):
         tenant.installation.install(tenant.installation.values(*TENANTS))
     assert tenant.secret("frazil-credentials", namespace=SYSTEM) == credentials
     assert tenant.status(name)["phase"] == "Complete"
-    assert len(tenant.pods(name)) == 1, "a finished job was made again"
+    assert uids_of(tenant, name) == children, "a finished job was made again"
+
+
+def uids_of(tenant, name: str) -> list[str]:
+    """Of the Jobs and pods of a job."""
+    selector = f"frazil.dev/job-name={name}"
+    things = tenant.cluster.list("jobs,pods", namespace=tenant.namespace, selector=selector)
+    return sorted(one["metadata"]["uid"] for one in things)

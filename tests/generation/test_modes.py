@@ -145,7 +145,8 @@ def test_guided_stages_of_one_condition_carry_the_branches_difference_as_simulat
         assert "ssss" not in image["kinds"]
 
 
-@pytest.mark.parametrize("pipeline", ["sd3", *others("sdxl", "pixart", "flux")])
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["sd3", "sdxl", "pixart", "flux"])
 def test_four_ranks_two_by_two_equal_the_simulator_with_guidance_intact(pipeline: str) -> None:
     mode = Mode(grid=(2, 2), stages=2, live=True, switching={"budget": "0", "refresh_every": 4})
     for image in assert_same(pipeline, mode):
