@@ -13,14 +13,12 @@ from typing import Any, Final
 
 import kopf
 import redis.asyncio
-from kopf._core.engines.peering import Identity
 
 from frazil_jobs.api.base import API_VERSION, GROUP
 from frazil_jobs.base import log as logs
 from frazil_jobs.base.exits import FAILED, OK
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.outputs.celery_app import make_app
-from frazil_operator.build.labels import MANAGER
 from frazil_operator.engine.control import Control
 from frazil_operator.engine.handlers import KINDS, register
 from frazil_operator.engine.metrics import Metrics
@@ -29,6 +27,7 @@ from frazil_operator.engine.progress import ProgressBoard
 from frazil_operator.engine.queue import WorkQueue
 from frazil_operator.engine.state import FINAL, State
 from frazil_operator.engine.watchdog import Watchdog
+from frazil_operator.engine.watching import watch
 from frazil_operator.engine.worker import Known, Worker
 from frazil_operator.gang.placement import API_VERSIONS
 from frazil_operator.kube.client import Kube, KubeError
@@ -149,7 +148,7 @@ class Operator:
         log.info("gang scheduling", provider=known.gang.provider)
         watching_stop = asyncio.Event()
         parts = {
-            "watching": self._watch(registry, watching_stop),
+            "watching": watch(registry, namespaces=settings.namespaces, stop=watching_stop),
             "asking": control.poll(),
             "progress": board.run(),
             "discovery": self._discover(known),
@@ -177,26 +176,6 @@ class Operator:
                 task.cancel()
         await asyncio.wait(tasks, timeout=10)
         await client.aclose()
-
-    async def _watch(self, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
-        settings = kopf.OperatorSettings()
-        settings.posting.enabled = False
-        settings.scanning.disabled = True
-        settings.persistence.finalizer = f"{GROUP}/kopf"
-        settings.watching.server_timeout = 300
-        settings.watching.chunk_size = 500
-        settings.networking.request_timeout = 60
-        settings.networking.connect_timeout = 10
-        settings.execution.max_workers = 1
-        await kopf.operator(
-            registry=registry,
-            settings=settings,
-            standalone=True,
-            clusterwide=not self._settings.namespaces,
-            namespaces=self._settings.namespaces,
-            stop_flag=stop,
-            identity=Identity(MANAGER),  # else it asks who the user is, and a container's may have no name
-        )
 
     async def _discover(self, known: Known) -> None:
         """A provider that is installed, or removed, while the operator runs."""

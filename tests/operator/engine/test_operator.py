@@ -15,16 +15,23 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import kopf
 import pytest
 import yaml
 from aiohttp import web
 from operator_world import merge
 from servers import RealRedis, free_port
 
+from frazil_operator.engine.handlers import register
+from frazil_operator.engine.queue import WorkQueue
+from frazil_operator.engine.state import State
+from frazil_operator.engine.watching import watch, watch_settings
+from frazil_operator.reconcile.plan import Key
+
 GROUPS = {
     "/apis/frazil.dev/v1alpha1": {"generationjobs": "GenerationJob", "trainingjobs": "TrainingJob"},
     "/apis/batch/v1": {"jobs": "Job"},
-    "/api/v1": {"pods": "Pod"},
+    "/api/v1": {"pods": "Pod", "namespaces": "Namespace", "events": "Event"},
 }
 KINDS = {plural: kind for resources in GROUPS.values() for plural, kind in resources.items()}
 
@@ -113,6 +120,54 @@ VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 
 def _missing() -> web.Response:
     return web.json_response({"reason": "NotFound", "message": "no such thing", "code": 404}, status=404)
+
+
+class Standing(Server):
+    """Lists one job, which is at "before". Its first watch stands still while it changes; the next tells what `told`
+    says."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__()
+        self.told = told
+        self.watches = 0
+        self.job = self.at("before", 10)
+
+    @staticmethod
+    def at(spec: str, version: int) -> dict[str, Any]:
+        meta = {"name": "ice", "namespace": "team", "uid": "u1", "resourceVersion": str(version)}
+        return {"apiVersion": "frazil.dev/v1alpha1", "kind": "GenerationJob", "metadata": meta, "spec": {"is": spec}}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        collection = request.path.rpartition("/")[2]
+        if collection == "api":
+            return web.json_response({"versions": ["v1"]})
+        if collection == "apis":
+            named = [path.split("/")[2:] for path in GROUPS if path.startswith("/apis/")]
+            versions = {group: {"groupVersion": f"{group}/{version}", "version": version} for group, version in named}
+            groups = [{"name": group, "versions": [one], "preferredVersion": one} for group, one in versions.items()]
+            return web.json_response({"groups": groups})
+        if request.method != "GET" or collection not in KINDS:
+            return await super().handle(request)
+        ours = collection == "generationjobs"
+        if "watch" not in request.query:
+            version = self.job["metadata"]["resourceVersion"]
+            items = [self.job] if ours else []
+            return web.json_response({"kind": "List", "metadata": {"resourceVersion": version}, "items": items})
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        self.watches += ours
+        if ours:
+            if self.watches > 1:
+                await stream.write(self.event().encode() + b"\n")
+            self.job = self.at("after", 12)
+        await asyncio.sleep(600)
+        return stream
+
+    def event(self) -> str:
+        gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+        return json.dumps(
+            {"type": "ERROR", "object": gone} if self.told == "ERROR" else {"type": self.told, "object": self.job}
+        )
 
 
 class Running:
@@ -215,5 +270,33 @@ def test_one_that_the_api_server_leaves_without_an_answer_ends(tmp_path, broker)
             await running.leading()
             server.hangs = True
             assert await running.ended() == 1, running.log
+
+    story(work())
+
+
+@pytest.mark.parametrize("told", ["MODIFIED", "ERROR"])
+def test_a_watch_that_stands_still_is_begun_anew_and_all_is_listed_where_it_came_too_late(tmp_path, monkeypatch, told):
+    async def work() -> None:
+        server, state, stop = Standing(told), State(), asyncio.Event()
+        runner = await server.start()
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+        registry = kopf.OperatorRegistry()
+        nothing = {"heard": lambda *_: None, "gone": lambda *_: None, "podgroups": None, "workloads": None}
+        register(registry, state=state, queue=WorkQueue(), **nothing)
+        settings = watch_settings()
+        settings.watching.inactivity_timeout = 1
+        watching = asyncio.create_task(watch(registry, namespaces=[], stop=stop, settings=settings))
+        seen: list[str] = []
+        while seen[-1:] != ["after"]:
+            assert not watching.done(), watching
+            job = state.job(Key("GenerationJob", "team", "ice"))
+            if job is not None and job["spec"]["is"] not in seen:
+                seen.append(job["spec"]["is"])
+            await asyncio.sleep(0.05)
+        assert seen == ["before", "after"]
+        assert server.watches >= 2
+        stop.set()
+        await watching
+        await runner.cleanup()
 
     story(work())
