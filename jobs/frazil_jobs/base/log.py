@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -13,8 +13,19 @@ LEVEL_VARIABLE = "FRAZIL_LOG_LEVEL"
 FORMAT_VARIABLE = "FRAZIL_LOG"
 
 
+class _Stderr:
+    """Whatever stderr is when a line is written: loggers are kept, and a caller may have replaced it since."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure(component: str, **context: Any) -> None:
     """Send every log of this process to stderr with `component` and `context` (job, shard, rank, attempt) on each line."""
+    stderr = cast("TextIO", _Stderr())
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, "INFO").upper(), logging.INFO)
     wants_console = os.environ.get(FORMAT_VARIABLE, "console" if sys.stderr.isatty() else "json") == "console"
     shared: list[Any] = [
@@ -31,12 +42,12 @@ def configure(component: str, **context: Any) -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(component=component, **context)
-    logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, force=True)
+    logging.basicConfig(level=max(level, logging.WARNING), stream=stderr, force=True)
 
 
 def get_logger(name: str | None = None) -> Any:
