@@ -48,8 +48,7 @@ def fill(store: ObjectStore, *, files: dict[str, bytes] = FILES, uid: str = UID,
         history={"points": [], "measures": []},
         checkpoint=None,
     )
-    text = manifest.model_dump_json(by_alias=True)
-    store.put_bytes(f"{PREFIX}/manifest.json", text.encode(), content_type="application/json")
+    store.put_bytes(f"{PREFIX}/manifest.json", manifest.text().encode(), content_type="application/json")
 
 
 def recounted(store: ObjectStore):

@@ -39,12 +39,12 @@ class TrainingManifest(_Document):
     prefix: str
     steps: int
     """Optimizer steps that were done."""
-    loss: float | None
+    loss: float | None = None
     """Of the last step."""
-    validation_loss: float | None
+    validation_loss: float | None = None
     """Of the last evaluation."""
-    accuracy: float | None
-    checkpoint: str | None
+    accuracy: float | None = None
+    checkpoint: str | None = None
     """The newest one, below the prefix."""
     created_at: str
     spec: dict[str, Any]
@@ -55,6 +55,10 @@ class TrainingManifest(_Document):
     def stored(self) -> int:
         """Files of the results."""
         return len(self.outputs)
+
+    def text(self) -> str:
+        """As it's stored."""
+        return self.model_dump_json(by_alias=True, indent=1, exclude_none=True)
 
     @classmethod
     def of(

@@ -91,8 +91,7 @@ def finish(spool: Spool, given: TrainingTask, trainer: Trainer, *, exported: lis
         job, given.uid, given.prefix, steps=trainer.step, outputs=files, history=trainer.history.document(),
         checkpoint=newest.checkpoint.folder if newest else None,
     )  # fmt: skip
-    text = manifest.model_dump_json(by_alias=True, indent=1, exclude_none=True)
-    return [*entries, spool.add(MANIFEST_KEY, text.encode(), content_type="application/json")]
+    return [*entries, spool.add(MANIFEST_KEY, manifest.text().encode(), content_type="application/json")]
 
 
 def drawn_schedule(trainer: Trainer) -> str:
