@@ -137,6 +137,10 @@ PlotFile = Annotated[
 ]
 
 
+BUDGETS = (30, 35, 40, 45, 50)
+SHAPES = (Path("examples/shapes/model"), Path("examples/shapes/unet"))
+
+
 @app.command("quality")
 def quality(
     setting: Settings = None,
@@ -151,6 +155,11 @@ def quality(
     size: Side = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
     plot: PlotFile = None,
+    strip: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Save the first pictures of every setting side by side (PNG or WebP)."),
+    ] = None,
+    strip_rows: Annotated[int, typer.Option(min=1, help="How many of them.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
 ) -> None:
     """How far each setting's pictures are from mode Exact's, picture by picture, from the same seeds.
@@ -164,13 +173,16 @@ def quality(
 
     - `frazil bench quality --plot frontier.svg`
     - `frazil bench quality --setting Guided:budget=45 --setting Hybrid --count 128 --json`
+    - `frazil bench quality --setting Guided:budget=30 --setting Hybrid --count 8 --strip strip.png`
     """
     from frazil_cli.bench_modes import drawing, reports
     from frazil_cli.bench_modes.drift import drift
     from frazil_cli.bench_modes.settings import FRONTIER, parsed
+    from frazil_cli.bench_modes.strip import strip as side_by_side
 
     console = Console(stderr=True)
     subject, reader = _subject(model, prompts, count=count, steps=steps, guidance=guidance, size=size, seed=seed)
+    columns: dict[str, Any] = {}
     with console.status("loading") as status:
         rows = drift(
             subject,
@@ -180,11 +192,14 @@ def quality(
             seed=1000 * seed,
             reader=reader,
             say=status.update,
+            show=lambda setting, pictures: columns.update({setting.text: pictures[:strip_rows]}),
         )
     title = f"{count} pictures of {model}, {steps} steps, guidance {guidance:g}, against Exact"
     if plot is not None:
         dots = drawing.dots_of(rows, speed="bound_over_exact")
         plot.write_text(drawing.frontier(dots, title=title, speed_title="speed over the exact split (operation count)"))
+    if strip is not None:
+        side_by_side(columns, enlarged=2).save(strip, quality=90)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -192,6 +207,60 @@ def quality(
     out.print(reports.drift_table(rows, title))
     for name, why in rows[0]["not_computed"].items():
         out.print(f"{name} isn't computed: {why}", style="dim")
+
+
+@app.command("budget")
+def budget(
+    budgets: Annotated[
+        list[int] | None,
+        typer.Option("--budget", help="In decibels; may be repeated. 30, 35, 40, 45 and 50 if left out."),
+    ] = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option("--model", exists=True, file_okay=False, help="May be repeated. Both shapes models if left out."),
+    ] = None,
+    prompts: PromptsFile = None,
+    scheduler: Annotated[
+        list[str] | None, typer.Option(help="A class of diffusers; may be repeated. The model's own if left out.")
+    ] = None,
+    steps: Annotated[list[int] | None, typer.Option(min=4, help="May be repeated. 50 if left out.")] = None,
+    refresh_every: Annotated[int, typer.Option(min=1, help="As in the job file.")] = 4,
+    order: Annotated[int, typer.Option(min=0, max=2, help="Of the forecast.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each row.")] = 32,
+    guidance: Scale = 4.0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the pictures and the choice of prompts. 0 was used for tuning.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+) -> None:
+    """Whether mode Guided keeps its budget: how many pictures end within the PSNR to exact that was asked for.
+
+    Runs in this process, every picture a call of its own. `kept` is to be 95 % on pictures that no constant was chosen on.
+    `error_over_allowed` says how well the constant `SAFETY` fits: above 1 it is too small by that factor, below 1 speed is
+    given away.
+
+    Examples:
+
+    - `frazil bench budget`
+    - `frazil bench budget --scheduler DDIMScheduler --scheduler DPMSolverMultistepScheduler --steps 25 --steps 50 --json`
+    """
+    from frazil_cli.bench_modes import reports
+    from frazil_cli.bench_modes.keeping import keeping
+
+    rows: list[dict[str, Any]] = []
+    switchings = [f"budget={one},predictorOrder={order},refreshEvery={refresh_every}" for one in budgets or BUDGETS]
+    with Console(stderr=True).status("loading") as status:
+        for folder in model or SHAPES:
+            for name in scheduler or [None]:
+                for number in steps or [50]:
+                    subject, _ = _subject(
+                        folder, prompts, count=count, steps=number, guidance=guidance, size=None, seed=seed
+                    )
+                    rows += keeping(subject, name, switchings, count=count, seed=1000 * seed, say=status.update)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    Console().print(reports.keeping_table(rows, f"{count} pictures a row, seed {seed}"))
 
 
 @app.command("modes")

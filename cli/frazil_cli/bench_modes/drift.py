@@ -95,8 +95,9 @@ def drift(
     seed: int,
     reader: Reader | None,
     say: Callable[[str], None] = lambda _: None,
+    show: Callable[[Setting, Sequence[Any]], None] = lambda _setting, _pictures: None,
 ) -> list[dict[str, Any]]:
-    """One row a setting; the first of them must be Exact."""
+    """One row a setting; the first of them must be Exact. `show` is given each setting's pictures."""
     pipe = subject.pipeline()
     exact: Made | None = None
     rows = []
@@ -105,6 +106,7 @@ def drift(
         shares = None if setting.mode == "Exact" else bounds.shares_of(pipe, subject, setting)
         made = make(pipe, subject, setting, count=count, batch=batch, seed=seed, shares=shares)
         exact = exact or made
+        show(setting, made.pictures)
         rows.append(_row(subject, setting, made, exact, reader))
     return rows
 

@@ -59,6 +59,28 @@ def drift_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def keeping_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """`frazil bench budget`."""
+    table = Table(title=title, title_justify="left")
+    for name in ("model", "sampler", "steps"):
+        table.add_column(name)
+    for name in ("budget", "kept", "PSNR", "95 % above", "error/allowed", "bound over exact"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row["model"],
+            row["scheduler"].removesuffix("Scheduler"),
+            str(row["steps"]),
+            f"{row['budget_db']:g} dB",
+            f"{row['kept']:.0%}",
+            f"{row['psnr_db']:.1f} dB",
+            f"{row['psnr_db_promised']:.1f} dB",
+            f"{row['error_over_allowed']:.2f}",
+            f"{row['bound_over_exact']:.2f}x",
+        )
+    return table
+
+
 def _table(title: str, figures: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("mode")

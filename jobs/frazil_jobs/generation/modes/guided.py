@@ -2,27 +2,30 @@
 
 Two policies. `ReusePolicy`: each rank stays on its own branch, and between whole steps its core is left out and its
 features forecast. `StagedPolicy`: ranks are stages; where they hold one branch only, the difference of the branches is
-carried from the whole steps. Both learn how well a forecast does from the guided predictions of the whole steps: the error
-of a polynomial through the last of them is the next divided difference times the distances to them. (The features are
-forecast, not the prediction, whose freshly computed rest makes its error smaller: the constants below.)
+carried from the whole steps.
+
+Both guess what a step will miss from how the guided prediction changes, and measure what it did miss at the next whole
+step: an approximated prediction less the polynomial through the whole ones on both sides of it. What was measured over
+what was guessed corrects the next guess, image by image, so that no constant depends on the model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
-from frazil_jobs.generation.modes.budget import SAFETY, Ledger
+from frazil_jobs.generation.modes.budget import Ledger
 from frazil_jobs.generation.modes.forecast import History, combined, difference_weights, reach
 from frazil_jobs.generation.modes.policy import Kind, rms
 
-REUSE_ERROR: Final = 0.5
-"""Error of a reusing step by that of forecasting its whole prediction."""
-STALE_ERROR: Final = 0.5
-"""Error of a staged step by what the prediction changes in as many steps as the oldest of its parts is old."""
+FIRST_GUESS: Final = 1.0
+"""Measured over guessed error, before anything was measured."""
+MOST_LEARNED: Final = 2.0
+"""The factor by which one run may move that ratio, up or down."""
 LONGEST_EXTRAPOLATION: Final = 5
 """Steps for which the branches' difference is continued in a straight line; after them it stays."""
 
@@ -50,7 +53,11 @@ class Terms:
         return len(self.sensitivities)
 
     def guided(self, predictions: torch.Tensor) -> torch.Tensor:
-        """What guidance makes of (branches, images, …): (images, …), or of more than two branches their sums scaled."""
+        """What guidance makes of (branches, images, …): (images, …), or of more than two branches their sums scaled.
+
+        At least in single precision: errors are differences of these.
+        """
+        predictions = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
         if len(predictions) == 1:
             return predictions[0]
         if self.conditional is None or len(predictions) > 2:
@@ -59,15 +66,27 @@ class Terms:
         return other + self.scale * (prompt - other)
 
 
+@dataclass(frozen=True)
+class _Guessed:
+    """An approximated step."""
+
+    step: int
+    prediction: torch.Tensor
+    """Guided: (images, …)."""
+    errors: Sequence[float]
+    """Root mean square error that was guessed for each image's."""
+
+
 @dataclass
 class _Policy:
-    """What both have in common: the step, the ledger, the whole steps so far."""
+    """What both have in common: the step, the ledger, the whole steps so far and the approximated ones after them."""
 
     terms: Terms
     ledger: Ledger = field(init=False)
     step: int = field(default=0, init=False)
-    _errors: list[float] = field(default_factory=list, init=False)
     kind: Kind = field(default=Kind.WHOLE, init=False)
+    _ratios: list[float] = field(default_factory=list, init=False)
+    _errors: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.terms.allowed)
@@ -76,56 +95,85 @@ class _Policy:
     def forget(self) -> None:
         """Begin again with whole steps."""
         self.kind = Kind.WHOLE
+        self._whole = History(self.terms.order + 2)
+        self._run: list[_Guessed] = []
 
     @property
     def learning(self) -> bool:
         """Unless the budget allows nothing."""
         return self.terms.allowed > 0
 
-    def _advance(self, approximate: Kind, last_whole: int | None) -> None:
+    def _take_in(self, guided: torch.Tensor) -> None:
+        """Measure at a whole step, charge an approximated one."""
+        if self.kind is Kind.WHOLE:
+            self._whole.keep(self.step, (guided,))
+            if self._run:
+                self._measure()
+            self._run = []
+            return
+        self._run.append(_Guessed(self.step, guided, self._errors))
+        self.ledger.charge([error * self.terms.sensitivities[self.step] for error in self._errors])
+
+    def _measure(self) -> None:
+        """What the run that is over missed."""
+        missed = [guess.prediction - self._whole.forecast(guess.step)[0] for guess in self._run]
+        self.ledger.settle(combined(missed, [self.terms.sensitivities[guess.step] for guess in self._run]))
+        measured = torch.stack([rms(error).square() for error in missed]).sum(0).sqrt().tolist()
+        guessed = [math.hypot(*errors) for errors in zip(*(guess.errors for guess in self._run), strict=True)]
+        before = self._ratios or [FIRST_GUESS] * len(measured)
+        self._ratios = [
+            ratio * _moved(found, expected) for ratio, found, expected in zip(before, measured, guessed, strict=True)
+        ]
+
+    def _advance(self, approximate: Kind) -> None:
         """Decide the step that comes next."""
-        if self.kind is not Kind.WHOLE:
-            self.ledger.pay(self._errors)
         self.step += 1
         self.kind = Kind.WHOLE
         terms = self.terms
-        too_far = last_whole is None or self.step - last_whole >= terms.refresh_every
-        if terms.allowed <= 0 or self.step >= terms.steps or too_far:
+        if terms.allowed <= 0 or self.step >= terms.steps or not self._whole.entries:
             return
-        self._errors = [error * terms.sensitivities[self.step] * SAFETY for error in self._expected(self.step)]
-        if self._errors and self.ledger.affords(self._errors, steps_left=terms.steps - self.step):
+        age = self._whole.age(self.step)
+        changes = self._change(self.step)
+        if age >= terms.refresh_every or not changes:
+            return
+        ratios = self._ratios or [FIRST_GUESS] * len(changes)
+        self._errors = [ratio * change for ratio, change in zip(ratios, changes, strict=True)]
+        wanted = [error * terms.sensitivities[self.step] for error in self._errors]
+        if self.ledger.affords(wanted, share=(age + 1) / (terms.steps - self.step + age)):
             self.kind = approximate
 
-    def _expected(self, step: int) -> list[float]:
-        """The root mean square error of each image's guided prediction at `step`; empty while nothing is known of it."""
+    def _change(self, step: int) -> list[float]:
+        """What the error of each image's guided prediction at `step` is in proportion to; empty while nothing is known."""
         raise NotImplementedError
+
+
+def _moved(found: float, guessed: float) -> float:
+    """What a ratio is multiplied with: half of the way to what was found, on a scale of factors."""
+    wanted = math.sqrt(found / guessed) if guessed > 0 else 1.0
+    return min(max(wanted, 1 / MOST_LEARNED), MOST_LEARNED)
 
 
 class ReusePolicy(_Policy):
     """Whole and reusing steps."""
 
-    def forget(self) -> None:
-        """Begin again with whole steps."""
-        super().forget()
-        self._whole = History(self.terms.order + 2)
-
     def observe(self, predictions: torch.Tensor) -> None:
         """Learn from a whole step; pay for a reusing one."""
-        if self.kind is Kind.WHOLE and self.terms.allowed > 0:
-            self._whole.keep(self.step, (self.terms.guided(predictions),))
-        self._advance(Kind.REUSED, self._whole.steps[-1] if self._whole.entries else None)
+        if self.learning:
+            self._take_in(self.terms.guided(predictions))
+        self._advance(Kind.REUSED)
 
     def from_stages(self, prediction: torch.Tensor) -> torch.Tensor:
         """Never asked."""
         raise RuntimeError("no step is staged")
 
-    def _expected(self, step: int) -> list[float]:
+    def _change(self, step: int) -> list[float]:
+        """What a forecast of the prediction would miss: the next divided difference times the distances to the nodes."""
         nodes = self._whole.steps
         if len(nodes) < self.terms.order + 2:
             return []
         difference = combined([entry.tensors[0] for entry in self._whole.entries], difference_weights(nodes))
         far = reach(nodes[1:], step)
-        return [REUSE_ERROR * far * size for size in rms(difference).tolist()]
+        return [far * size for size in rms(difference).tolist()]
 
 
 @dataclass
@@ -140,17 +188,17 @@ class StagedPolicy(_Policy):
         super().forget()
         self._recent = History(2)
         self._difference = History(min(self.terms.order, 1) + 1)
-        self._change: list[float] = []
-        self._last_whole: int | None = None
+        self._lost: list[float] = []
 
     def observe(self, predictions: torch.Tensor) -> None:
         """Learn from every step how fast predictions change, and from a whole one how fast the branches' difference does."""
-        self._recent.keep(self.step, (self.terms.guided(predictions),))
+        guided = self.terms.guided(predictions)
+        self._recent.keep(self.step, (guided,))
         if self.kind is Kind.WHOLE and not self.live:
             self._keep_difference(predictions)
-        if self.kind is Kind.WHOLE:
-            self._last_whole = self.step
-        self._advance(Kind.STAGED, self._last_whole)
+        if self.learning:
+            self._take_in(guided)
+        self._advance(Kind.STAGED)
 
     def from_stages(self, prediction: torch.Tensor) -> torch.Tensor:
         """The prompt's prediction, and the other branch's: less the carried difference."""
@@ -168,17 +216,18 @@ class StagedPolicy(_Policy):
         now = predictions[self.terms.conditional] - predictions[1 - self.terms.conditional]
         if self._difference.entries:
             last = self._difference.entries[-1]
-            self._change = [value / (self.step - last.step) for value in rms(now - last.tensors[0]).tolist()]
+            self._lost = [value / (self.step - last.step) for value in rms(now - last.tensors[0]).tolist()]
         self._difference.keep(self.step, (now,))
 
-    def _expected(self, step: int) -> list[float]:
+    def _change(self, step: int) -> list[float]:
+        """What the prediction changes in as many steps as its oldest part is old; and what the carried difference misses."""
         if len(self._recent.entries) < 2:
             return []
         before, now = (entry.tensors[0] for entry in self._recent.entries)
-        stale = [STALE_ERROR * self.staleness * size for size in rms(now - before).tolist()]
+        stale = [self.staleness * size for size in rms(now - before).tolist()]
         if self.live:
             return stale
-        if not self._change:
+        if not self._lost:
             return []
-        lost = abs(self.terms.scale - 1) * self._difference.age(step)
-        return [error + lost * change for error, change in zip(stale, self._change, strict=True)]
+        missed = abs(self.terms.scale - 1) * self._difference.age(step)
+        return [error + missed * change for error, change in zip(stale, self._lost, strict=True)]

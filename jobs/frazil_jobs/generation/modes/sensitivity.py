@@ -2,12 +2,16 @@
 
 Every scheduler served here walks one ordinary differential equation. In coordinates in which the latent is x0 + s·noise
 (variance-exploding; s = sigma / alpha) a step from s_i to s_{i+1} adds (s_{i+1} - s_i)·noise, so a wrong prediction of the
-noise moves the final latent by |s_{i+1} - s_i| times its error. For flow matching the same holds with sigma and the
-velocity. What the later steps make of it is the network's, and is not counted here (`budget` has a constant for it).
+noise moves the latent by |s_{i+1} - s_i| times its error. For flow matching the same holds with sigma and the velocity.
+
+The later steps shrink it as they shrink noise: exactly as the marginal's standard deviation does, for data of a normal
+distribution of variance 1, sqrt(1 + s²) here and sqrt((1 - sigma)² + sigma²) for flow matching. In a variance-preserving
+schedule what is left is the angle that a step turns the latent by.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +33,10 @@ def sensitivities(scheduler: Any, *, steps: int) -> list[float]:
         raise NotKnown(f"{name} has {len(levels)} noise levels for {steps} steps")
     levels = levels[len(levels) - steps - 1 :]
     kind = "flow_prediction" if flow else scheduler.config.get("prediction_type", "epsilon")
-    return [abs(after - before) * _of_noise(kind, before) for before, after in pairwise(levels)]
+    return [
+        abs(after - before) * _of_noise(kind, before) / _deviation(after, flow=flow)
+        for before, after in pairwise(levels)
+    ]
 
 
 def _levels(scheduler: Any, *, flow: bool) -> list[float]:
@@ -44,6 +51,12 @@ def _levels(scheduler: Any, *, flow: bool) -> list[float]:
     kept = [float(value) for value in table.double()[timesteps.long().cpu()].tolist()]
     last = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     return [((1 - alpha) / alpha) ** 0.5 if alpha > 0 else float("inf") for alpha in [*kept, last]]
+
+
+def _deviation(level: float, *, flow: bool) -> float:
+    """Of the latent at a noise level, when the data's is 1."""
+    signal = 1 - level if flow else 1.0
+    return math.hypot(signal, level)
 
 
 def _of_noise(kind: str, level: float) -> float:
