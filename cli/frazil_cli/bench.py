@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -132,6 +133,7 @@ Scale = Annotated[float, typer.Option("--guidance", help="Guidance scale.")]
 Side = Annotated[
     int | None, typer.Option("--size", min=16, help="Height and width in pixels; the model's own if left out.")
 ]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown (those of docs/modes.md).")]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", dir_okay=False, help="Draw speed against distance into this SVG.")
 ]
@@ -160,6 +162,7 @@ def quality(
         typer.Option(dir_okay=False, help="Save the first pictures of every setting side by side (PNG or WebP)."),
     ] = None,
     strip_rows: Annotated[int, typer.Option(min=1, help="How many of them.")] = 3,
+    markdown: Markdown = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
 ) -> None:
     """How far each setting's pictures are from mode Exact's, picture by picture, from the same seeds.
@@ -203,10 +206,9 @@ def quality(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    out = Console()
-    out.print(reports.drift_table(rows, title))
+    _show(reports.drift_table(rows, title), markdown=markdown)
     for name, why in rows[0]["not_computed"].items():
-        out.print(f"{name} isn't computed: {why}", style="dim")
+        console.print(f"{name} isn't computed: {why}", style="dim")
 
 
 @app.command("budget")
@@ -231,6 +233,7 @@ def budget(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the pictures and the choice of prompts. 0 was used for tuning.")
     ] = 1,
+    markdown: Markdown = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """Whether mode Guided keeps its budget: how many pictures end within the PSNR to exact that was asked for.
@@ -260,7 +263,15 @@ def budget(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    Console().print(reports.keeping_table(rows, f"{count} pictures a row, seed {seed}"))
+    _show(reports.keeping_table(rows, f"{count} pictures a row, seed {seed}"), markdown=markdown)
+
+
+def _show(table: Table, *, markdown: bool) -> None:
+    if markdown:
+        table.box, table.title = box.MARKDOWN, None
+        Console(width=240).print(table)
+    else:
+        Console().print(table)
 
 
 @app.command("modes")
@@ -276,6 +287,7 @@ def modes(
     size: Side = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture, and of the choice of prompts.")] = 0,
     plot: PlotFile = None,
+    markdown: Markdown = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a setting.")] = False,
 ) -> None:
     """Each mode's speed on two ranks of one thread, each pinned to a core, beside its bound and its distance to exact.
@@ -320,7 +332,7 @@ def modes(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    Console().print(reports.speed_table(rows, title))
+    _show(reports.speed_table(rows, title), markdown=markdown)
 
 
 def _subject(
