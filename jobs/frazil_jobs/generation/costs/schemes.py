@@ -17,6 +17,7 @@ from torch import nn
 
 from frazil_jobs.generation.costs.counting import Counted, Layer
 from frazil_jobs.generation.costs.models import Model
+from frazil_jobs.generation.costs.modes import shares_of
 
 STEPS: Final = 50
 BYTES: Final = 2
@@ -31,14 +32,12 @@ class Cut:
     """A denoiser in two stages, by the names of its modules. What is in neither runs on both."""
 
     inner: tuple[str, ...]
-    """Stage 0; of a U-Net the middle of the nest, which Guided forecasts."""
+    """Stage 0; of a U-Net the middle of the nest."""
     outer: tuple[str, ...]
     crossing: tuple[str, ...]
     """Modules whose output the other stage needs."""
     wrapped: tuple[str, ...]
     """Modules whose outputs the released Hybridiff and AsyncDiff broadcast."""
-    kept: tuple[str, ...]
-    """Blocks that run in a reusing step of Guided."""
 
 
 UNET_CUT: Final = Cut(
@@ -53,7 +52,6 @@ UNET_CUT: Final = Cut(
     ),
     crossing=("down_blocks.1.downsamplers.0", "up_blocks.0.attentions.1"),
     wrapped=(),
-    kept=(),
 )
 """SDXL's published cut, inside and outside; each skip is used by the stage that makes it."""
 
@@ -66,17 +64,14 @@ def cut_of(counted: Counted) -> Cut:
             outer=UNET_CUT.outer,
             crossing=UNET_CUT.crossing,
             wrapped=(*UNET_CUT.inner, *UNET_CUT.outer),
-            kept=UNET_CUT.outer,
         )
     blocks = blocks_of(counted)
     half = len(blocks) // 2
-    rest = tuple(name for name in _top(counted) if not name.startswith(_containers(blocks)))
     return Cut(
         inner=blocks[:half],
         outer=blocks[half:],
         crossing=(blocks[half - 1],),
         wrapped=(blocks[half - 1],),
-        kept=(blocks[0], blocks[-1], *rest),
     )
 
 
@@ -86,14 +81,6 @@ def blocks_of(counted: Counted) -> tuple[str, ...]:
         layer.name for layer in counted.layers if layer.name.count(".") == 1 and layer.name.split(".")[1].isdigit()
     ]
     return tuple(name for name in dict.fromkeys(names) if "block" in name)
-
-
-def _containers(blocks: Sequence[str]) -> tuple[str, ...]:
-    return tuple({name.split(".")[0] for name in blocks})
-
-
-def _top(counted: Counted) -> list[str]:
-    return [name for name in counted.inside if name and "." not in name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +223,8 @@ def hybrid(size: Size) -> Iterator[Row]:
 
 
 def guided(size: Size) -> Iterator[Row]:
-    """Each rank its own branch; from step WARM_UP on every r-th step is whole, in the others the middle is forecast."""
-    share = size.share(size.cut.kept) + (0.0 if size.transformer else _shared(size))
+    """Each rank its own branch; from step WARM_UP on every r-th step is whole, in the others the core is forecast."""
+    share = shares_of(size.model.denoiser(), size.counted).reused
     for every in (2, 3, 4, 5):
         reusing = sum((step - WARM_UP) % every != 0 for step in range(WARM_UP, STEPS))
         forwards = STEPS - reusing * (1 - share)
