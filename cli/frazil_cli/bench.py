@@ -231,7 +231,7 @@ def budget(
     count: Annotated[int, typer.Option(min=1, help="Pictures of each row.")] = 32,
     guidance: Scale = 4.0,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the pictures and the choice of prompts. 0 was used for tuning.")
+        int, typer.Option(min=0, help="Of pictures and choice of prompts. 0 and 100 were used for tuning.")
     ] = 1,
     markdown: Markdown = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,

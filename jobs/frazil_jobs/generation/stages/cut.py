@@ -16,7 +16,7 @@ from frazil_jobs.generation.stages.units import Anatomy, Uncuttable
 
 REST: Final = 0.35
 """Of a U-Net's cost, in a step that reuses: about what the first and last of six blocks cost. A larger core is faster and
-further from exact; those from 0.07 to 0.53 of the small U-Net lie on one frontier, where this one is in the middle."""
+further from exact; those from 0.07 to 0.53 of the small U-Net lie on about one frontier, this one in its middle."""
 
 
 @dataclass(frozen=True)
