@@ -254,7 +254,7 @@ def budget(
     switchings = [f"budget={one},predictorOrder={order},refreshEvery={refresh_every}" for one in budgets or BUDGETS]
     with Console(stderr=True).status("loading") as status:
         for folder in model or SHAPES:
-            for name in scheduler or [None]:
+            for name in scheduler or (None,):
                 for number in steps or [50]:
                     subject, _ = _subject(
                         folder, prompts, count=count, steps=number, guidance=guidance, size=None, seed=seed
