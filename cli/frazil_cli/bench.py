@@ -11,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from frazil_cli.bench_convergence.command import convergence
+
 app = typer.Typer(
     help="Measure a mode against one device, here: medians of ratios, interleaved, beside the bound.",
     no_args_is_help=True,
@@ -441,6 +443,9 @@ def training(
         typer.echo(json.dumps(result, indent=2))
         return
     Console().print(_training_table(result))
+
+
+app.command("convergence")(convergence)
 
 
 def _training_table(result: dict[str, Any]) -> Table:

@@ -19,15 +19,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from frazil_jobs.base import parent
 from frazil_jobs.base.exits import BadConfiguration, FrazilError
+from frazil_jobs.base.files import write_atomically
 
 if TYPE_CHECKING:
     from frazil_jobs.generation.groups import RankGroups
 
 _TIMEOUT_SECONDS = 1800
+_PROGRESS = "progress"
 
 
-def measure(module: str, document: Mapping[str, Any], *, seconds: float = _TIMEOUT_SECONDS) -> Any:
-    """Run two ranks of `module`, which read `document`, and return what rank 0 left. Raises FrazilError with their logs."""
+def measure(
+    module: str,
+    document: Mapping[str, Any],
+    *,
+    seconds: float = _TIMEOUT_SECONDS,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Any:
+    """Run two ranks of `module`, which read `document`, and return what rank 0 left. Raises FrazilError with their logs.
+
+    `tell` is told what the ranks note of their progress."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
     if len(cores) < 2:
         raise BadConfiguration("two cores are needed to compare one rank with two", remedy="run it on a larger machine")
@@ -41,7 +51,7 @@ def measure(module: str, document: Mapping[str, Any], *, seconds: float = _TIMEO
             arguments = [sys.executable, "-m", module, folder, str(rank), str(cores[rank])]
             ranks.append(parent.start(arguments, env=env, stdout=log, stderr=log))
         try:
-            _wait_for_all(ranks, workdir, seconds)
+            _wait_for_all(ranks, workdir, seconds, tell)
         finally:
             for process in ranks:
                 process.kill()
@@ -49,7 +59,7 @@ def measure(module: str, document: Mapping[str, Any], *, seconds: float = _TIMEO
         return json.loads((workdir / "result.json").read_text())
 
 
-def _wait_for_all(ranks: list[Any], workdir: Path, seconds: float) -> None:
+def _wait_for_all(ranks: list[Any], workdir: Path, seconds: float, tell: Callable[[str], None]) -> None:
     deadline = time.monotonic() + seconds
     while any(process.poll() is None for process in ranks):
         failed = [rank for rank, process in enumerate(ranks) if process.poll() not in (None, 0)]
@@ -57,6 +67,8 @@ def _wait_for_all(ranks: list[Any], workdir: Path, seconds: float) -> None:
             shown = failed or [0]
             logs = "\n".join((workdir / f"rank-{rank}.log").read_text(errors="replace")[-3000:] for rank in shown)
             raise FrazilError(f"rank {shown[0]} {'failed' if failed else 'did not end in time'}:\n{logs}")
+        if (progress := workdir / _PROGRESS).exists():
+            tell(progress.read_text())
         time.sleep(0.1)
     if any(process.returncode for process in ranks):
         raise FrazilError((workdir / "rank-0.log").read_text(errors="replace")[-3000:])
@@ -98,6 +110,12 @@ def joined(
     yield document, join_groups(RankGrid(conditioning=2), timeout=timeout, device=device, staged=staged), both
     dist.barrier()
     dist.destroy_process_group()
+
+
+def note_progress(workdir: Path, rank: int, text: str) -> None:
+    """Rank 0's word to who waits in `measure`."""
+    if rank == 0:
+        write_atomically(workdir / _PROGRESS, text)
 
 
 def leave_result(workdir: Path, rank: int, result: Callable[[], Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from frazil_jobs.training.planning import partition
 from frazil_jobs.training.planning.estimate import Device, estimate
+from frazil_jobs.training.planning.models import ModelTime
 from frazil_jobs.training.planning.program import FreezingSettings
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.tasks import Task
@@ -18,10 +19,14 @@ _BYTES: Final = {"float32": 4, "bfloat16": 2}
 
 def stage_blocks(task: Task, order: ScheduleOrder) -> list[range]:
     """The blocks of each stage."""
-    spec = task.spec
-    parallelism = spec.parallelism
-    samples = spec.batch_size // (parallelism.microbatches * parallelism.data * spec.accumulation)
-    times = estimate(task.shape(), samples=samples, bytes_each=_BYTES[spec.precision], device=Device())
-    freezing = FreezingSettings.of(spec.freezing) if spec.freezing.method == "Timely" else None
-    cut = partition.cut(parallelism.partition, times, order, freezing)
+    freezing = task.spec.freezing
+    settings = FreezingSettings.of(freezing) if freezing.method == "Timely" else None
+    cut = partition.cut(task.spec.parallelism.partition, model_time(task), order, settings)
     return [range(start, stop) for start, stop in pairwise(cut.bounds)]
+
+
+def model_time(task: Task) -> ModelTime:
+    """Counted times of a microbatch of the job, block by block."""
+    spec, parallelism = task.spec, task.spec.parallelism
+    samples = spec.batch_size // (parallelism.microbatches * parallelism.data * spec.accumulation)
+    return estimate(task.shape(), samples=samples, bytes_each=_BYTES[spec.precision], device=Device())

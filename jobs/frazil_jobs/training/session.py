@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import diffusers
 import torch
@@ -34,7 +35,7 @@ from frazil_jobs.training.grid import Grid, Groups, join
 from frazil_jobs.training.optimizer import Ema, make_optimizer
 from frazil_jobs.training.partition import stage_blocks
 from frazil_jobs.training.pipeline.engine import PipelineEngine
-from frazil_jobs.training.planning.schedules import order_of
+from frazil_jobs.training.planning.schedules import ScheduleOrder, order_of
 from frazil_jobs.training.tasks import Task, check_stages, open_task
 from frazil_jobs.training.telling import Teller, finish
 from frazil_jobs.training.trainer import Trainer
@@ -59,9 +60,8 @@ def run_rank(rank: RankSettings, flag: StopFlag) -> None:
         raise BadConfiguration(
             f"pipeline × data are {grid.world} ranks, and {rank.world} were started", field="spec.parallelism"
         )
-    order = order_of(spec.parallelism.schedule, ranks=grid.pipeline, microbatches=spec.parallelism.microbatches)
     task = open_task(given.job, given.model)
-    check_stages(task, order.stages)
+    check_stages(task, order_for(task).stages)
     data = open_data(task, given.dataset, scratch=scratch_of(rank.run) / "data")
     device = device_of(rank)
     if grid.world > 1:
@@ -85,7 +85,7 @@ def _run(
 ) -> None:
     spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
     spec = given.job.spec
-    stages, fingerprint = build_stages(task, grid, device)
+    stages, fingerprint = build_stages(task, grid, device, stage_blocks(task, order_for(task)))
     task.to(device)
     trainer = make_trainer(
         task,
@@ -116,9 +116,7 @@ def _run(
     entries = export(
         task,
         stages,
-        count=order_of(
-            spec.parallelism.schedule, ranks=grid.pipeline, microbatches=spec.parallelism.microbatches
-        ).stages,
+        count=order_for(task).stages,
         ema=trainer.ema,
         grid=grid,
         group=groups.control,
@@ -133,20 +131,24 @@ def _run(
         raise TryAgain("stopped before the report was stored; the model is")
 
 
-def build_stages(task: Task, grid: Grid, device: torch.device) -> tuple[dict[int, Stage], str]:
-    """This rank's stages with their initial weights, on its device, and the fingerprint of the whole model."""
+def order_for(task: Task) -> ScheduleOrder:
+    """What the ranks of a task's job do."""
     parallelism = task.spec.parallelism
-    order = order_of(parallelism.schedule, ranks=grid.pipeline, microbatches=parallelism.microbatches)
+    return order_of(parallelism.schedule, ranks=parallelism.pipeline, microbatches=parallelism.microbatches)
+
+
+def build_stages(task: Task, grid: Grid, device: torch.device, blocks: Sequence[range]) -> tuple[dict[int, Stage], str]:
+    """This rank's stages with their initial weights, on its device, and the fingerprint of the whole model. `blocks`: those
+    of every stage."""
     model: nn.Module | None = task.model()
     assert model is not None
     fingerprint = fingerprint_of(task, model)
-    ranges = stage_blocks(task, order)
     stages = {}
-    for number in order.placement.stages_of(grid.place):
+    for number in order_for(task).placement.stages_of(grid.place):
         whole = model if model is not None else task.model()  # a stage takes its model apart
-        stages[number] = Stage(whole, task.cut, blocks=ranges[number], of=task.blocks, sample=task.sample()).to(device)
+        stages[number] = Stage(whole, task.cut, blocks=blocks[number], of=task.blocks, sample=task.sample()).to(device)
         model = None
-    log.info("stages", blocks={number: str(ranges[number]) for number in stages})
+    log.info("stages", blocks={number: str(blocks[number]) for number in stages})
     return stages, fingerprint
 
 
@@ -160,8 +162,9 @@ def make_trainer(
     checkpoints: Checkpoints,
     fingerprint: str,
     device: torch.device,
+    replay: Sequence[Mapping[str, Any]] = (),
 ) -> Trainer:
-    """The trainer of one rank, at step 0."""
+    """The trainer of one rank, at step 0. `replay`: freezing plans to take in place of its own (`Freezer.plans`)."""
     spec, parallelism = task.spec, task.spec.parallelism
     freezer = None
     if spec.freezing.method != "None":
@@ -176,6 +179,7 @@ def make_trainer(
             warmup_steps=spec.optimizer.warmup_steps,
             pipeline_group=groups.pipeline,
             data_group=groups.data,
+            replay=replay,
         )
     engine = PipelineEngine(
         stages,

@@ -103,17 +103,14 @@ class Trainer:
 
     def run(self) -> None:
         """All steps that are left, and a checkpoint after the last. Raises TryAgain when told to stop."""
-        feed = self._feed()
+        feed = self.feed()
         rows = iter(feed)
         self.report(self)
         while self.step < self.spec.steps:
             if self._any(self.stopped()):
                 self._stop(feed)
-            self._train_step(rows)
+            self.advance(rows)
             last = self.step == self.spec.steps
-            every = self.spec.evaluation.every_steps
-            if every and (self.step % every == 0 or last):
-                self._evaluate()
             if self.step % self.spec.checkpoint.every_steps == 0 or last:
                 self._checkpoint(feed, wait=last)
             self.report(self)
@@ -122,7 +119,15 @@ class Trainer:
 
     # --- steps ---
 
-    def _feed(self) -> Any:
+    def advance(self, rows: Any) -> None:
+        """One step on the next of `rows`, which `feed` gives, and an evaluation where one is due."""
+        self._train_step(rows)
+        every = self.spec.evaluation.every_steps
+        if every and (self.step % every == 0 or self.step == self.spec.steps):
+            self._evaluate()
+
+    def feed(self) -> Any:
+        """What is left of the data, batch by batch; its `state_dict` is its place."""
         feed = loader(
             self.training,
             self.share,
