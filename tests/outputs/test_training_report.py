@@ -48,6 +48,15 @@ def test_a_page_tells_loss_evaluations_and_stages():
     assert "<script" not in text
 
 
+def test_freeze_ratios_are_told_by_tensor_group_and_stage():
+    history = History()
+    history.note_groups({0: {"self_attn": 0.2, "mlp": 0.5}, 1: {"mlp": 0.0}})
+    history.note_groups({0: {"self_attn": 0.4, "mlp": 0.5}, 1: {"mlp": 0.5}})
+    rows = re.findall(r"<tr><td>(\w+)</td><td>([\d.]*)</td><td>([\d.]*)</td></tr>", page(history))
+    assert rows == [("self_attn", "0.30", ""), ("mlp", "0.50", "0.25")]
+    assert History.of(history.document()) == history
+
+
 def test_what_people_typed_is_data():
     text = page(History(), model={"uri": "<script>alert(1)</script>"})
     assert "<script" not in text

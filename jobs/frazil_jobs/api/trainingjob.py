@@ -147,8 +147,8 @@ class TrainingOutput(Output):
     """Where checkpoints, the trained model and the report go."""
 
     report: bool = True
-    """Write index.html beside the manifest: loss, throughput, freeze ratios by stage, and the schedule before and
-    after."""
+    """Write index.html beside the manifest: loss, throughput, freeze ratios by stage and tensor group, and the schedule
+    before and after."""
 
 
 class TrainingJobSpec(ApiModel):

@@ -37,6 +37,8 @@ def render(job: TrainingJob, history: Mapping[str, Any], *, steps: int, schedule
         "measures": measures[-_LISTED:],
         "plans": [{"step": plan.get("step"), "reason": plan.get("reason", "")} for plan in history["plans"]],
         "attempts": _attempts(points),
+        "stages": sorted(history["group_sums"], key=int),
+        "groups": _groups(history),
         "schedule": Markup(schedule),  # noqa: S704  made by frazil_jobs.training.planning.drawing, which escapes
     }
     return _ENVIRONMENT.get_template("training.html").render(values)
@@ -124,6 +126,15 @@ def _charts(points: list[Mapping[str, Any]], measures: list[Mapping[str, Any]]) 
 
 def _of(points: list[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
     return [(one["step"], one[name]) for one in points if one[name] is not None]
+
+
+def _groups(history: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Tensor group to its mean freeze ratio in each stage, as text; "" where the stage has no such tensor."""
+    sums = {stage: history["group_sums"][stage] for stage in sorted(history["group_sums"], key=int)}
+    return {
+        group: [f"{of[group] / history['looks']:.2f}" if group in of else "" for of in sums.values()]
+        for group in dict.fromkeys(group for of in sums.values() for group in of)
+    }
 
 
 def _attempts(points: list[Mapping[str, Any]]) -> list[tuple[int, int]]:

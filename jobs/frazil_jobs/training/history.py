@@ -54,6 +54,10 @@ class History:
     """Freezing plans as their controller logs them."""
     every: int = 1
     """Steps between two points."""
+    looks: int = 0
+    """How often freeze ratios by tensor group were noted."""
+    group_sums: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Their sums, by stage and group."""
 
     def add(self, point: Point) -> None:
         """Note a step, if it's due."""
@@ -64,6 +68,14 @@ class History:
             self.every *= 2
             self.points = [kept for kept in self.points if kept.step % self.every == 0]
 
+    def note_groups(self, ratios: Mapping[int, Mapping[str, float]]) -> None:
+        """Note freeze ratios by stage and tensor group."""
+        self.looks += 1
+        for stage, groups in ratios.items():
+            sums = self.group_sums.setdefault(str(stage), {})
+            for group, ratio in groups.items():
+                sums[group] = sums.get(group, 0.0) + ratio
+
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
@@ -71,6 +83,8 @@ class History:
             "measures": [asdict(measure) for measure in self.measures],
             "plans": list(self.plans),
             "every": self.every,
+            "looks": self.looks,
+            "group_sums": {stage: dict(groups) for stage, groups in self.group_sums.items()},
         }
 
     @classmethod
@@ -81,4 +95,6 @@ class History:
             measures=[Measure(**one) for one in document["measures"]],
             plans=list(document["plans"]),
             every=int(document["every"]),
+            looks=int(document["looks"]),
+            group_sums={stage: dict(groups) for stage, groups in document["group_sums"].items()},
         )

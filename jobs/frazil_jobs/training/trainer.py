@@ -167,6 +167,7 @@ class Trainer:
         self.step += 1
         if self._told is None or self.step % SHARE_STEPS == 0 or self.step == spec.steps:
             self._told = self.engine.share(told)
+            self.history.note_groups(self._told.group_ratios)
         seconds = time.monotonic() - started
         self._paces.append(seconds)
         point = Point(

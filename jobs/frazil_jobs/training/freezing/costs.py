@@ -8,6 +8,8 @@ from torch import nn
 
 LEAST_COST = 1.0
 """No tensor is free: even a scalar's gradient is a kernel."""
+OUTSIDE = "outside the blocks"
+"""The group of embeddings, final norms and heads."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,10 @@ class StageTensors:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def group_of(name: str) -> str:
+    """The group of a tensor: its part of a block (self_attn, mlp), which the name has after the block's number."""
+    *modules, _ = name.split(".")
+    number = next((at for at, part in enumerate(modules) if part.isdigit()), None)
+    return OUTSIDE if number is None else name.split(".")[number + 1]

@@ -11,7 +11,7 @@ from torch import nn
 
 from frazil_jobs.api.pipelining import Freezing
 from frazil_jobs.training.freezing import masks
-from frazil_jobs.training.freezing.costs import StageTensors
+from frazil_jobs.training.freezing.costs import StageTensors, group_of
 from frazil_jobs.training.freezing.draws import Bools
 from frazil_jobs.training.freezing.exchange import Exchange
 from frazil_jobs.training.freezing.metrics import Apf, AutoFreeze, Metric
@@ -89,6 +89,19 @@ class Selection:
             for stage, drawn in self._drawn.items()
             for name, share in zip(self._tensors[stage].names, drawn.mask.mean(0), strict=True)
         }
+
+    def group_shares(self) -> dict[int, dict[str, float]]:
+        """Share of the dW cost of each stage's tensor groups that is frozen in the step."""
+        found = {}
+        for stage, drawn in self._drawn.items():
+            tensors = self._tensors[stage]
+            costs, frozen = np.asarray(tensors.costs), drawn.mask.mean(0)
+            groups = np.asarray([group_of(name) for name in tensors.names])
+            found[stage] = {
+                str(group): float(np.average(frozen[groups == group], weights=costs[groups == group]))
+                for group in dict.fromkeys(groups.tolist())
+            }
+        return found
 
     def note_gradients(self, step: int) -> None:
         """After reduction, for the metric."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ class StepReport:
     """Of one pipeline batch, by the plan in force; None before there is one."""
     timed: tuple[Timed, ...]
     """What this rank's stages did, when and for how long, batch by batch."""
+    group_ratios: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Stage to the share of dW cost that was skipped in each group of its tensors."""
 
     @property
     def mean_freeze_ratio(self) -> float:
@@ -175,6 +177,7 @@ class PipelineEngine:
             freeze_ratios=self._freezer.selection.stage_shares(),
             predicted_seconds=self._freezer.predicted(self._step),
             timed=tuple(timed),
+            group_ratios=self._freezer.selection.group_shares(),
         )
         self._freezer.end_step(self._step, timed)
         return report
@@ -188,6 +191,7 @@ class PipelineEngine:
             report,
             freeze_ratios={stage: ratio for part in parts for stage, ratio in part.freeze_ratios.items()},
             timed=tuple(one for part in parts for one in part.timed),
+            group_ratios={stage: ratios for part in parts for stage, ratios in part.group_ratios.items()},
         )
 
     def mean_loss(self) -> float:
