@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,7 @@ class World:
 
     def __init__(self, folder: Path, **spec) -> None:
         self.folder = folder
+        self.pods: list[subprocess.Popen] = []
         self.store = open_store(StoreConfig(uri=f"file://{folder}/store"))
         tiny_models.llama(folder / "model")
         (folder / "data").mkdir()
@@ -81,7 +84,14 @@ class World:
             }
             command = [sys.executable, "-m", "frazil_jobs.training"]
             started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+        self.pods += started
         return started
+
+    def end(self) -> None:
+        """Leave no process behind; ranks end with their launchers."""
+        for pod in self.pods:
+            pod.kill()
+            pod.wait()
 
     def upload_until(self, attempt: int, holds) -> None:
         """Store what comes into the spools until `holds()`."""
@@ -109,9 +119,25 @@ class World:
         return {one["key"]: one["sha256"] for one in manifest["outputs"] if one["key"].endswith(".safetensors")}
 
 
+@contextmanager
+def world_in(folder: Path, **spec) -> Iterator[World]:
+    world = World(folder, **spec)
+    try:
+        yield world
+    finally:
+        world.end()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict[str, str]:
-    return World(tmp_path_factory.mktemp("undisturbed")).finish(0)
+    with world_in(tmp_path_factory.mktemp("undisturbed")) as world:
+        return world.finish(0)
+
+
+@pytest.fixture
+def world(tmp_path, request) -> Iterator[World]:
+    with world_in(tmp_path, **getattr(request, "param", {})) as world:
+        yield world
 
 
 def ranks_of(pod: subprocess.Popen) -> list[int]:
@@ -119,8 +145,7 @@ def ranks_of(pod: subprocess.Popen) -> list[int]:
     return [int(line) for line in listed.stdout.split()]
 
 
-def test_a_rank_that_is_killed_takes_the_others_down_and_the_next_attempt_ends_alike(tmp_path, undisturbed):
-    world = World(tmp_path)
+def test_a_rank_that_is_killed_takes_the_others_down_and_the_next_attempt_ends_alike(world, undisturbed):
     pods = world.start(0)
     world.upload_until(0, lambda: world.step() >= 10)
     for rank in ranks_of(pods[1]):
@@ -132,8 +157,8 @@ def test_a_rank_that_is_killed_takes_the_others_down_and_the_next_attempt_ends_a
     assert world.finish(1) == undisturbed
 
 
-def test_a_request_to_stop_stores_a_checkpoint_and_ends_with_75(tmp_path, undisturbed):
-    world = World(tmp_path, checkpoint={"everySteps": 1000})
+@pytest.mark.parametrize("world", [{"checkpoint": {"everySteps": 1000}}], indirect=True, ids=["no checkpoint is due"])
+def test_a_request_to_stop_stores_a_checkpoint_and_ends_with_75(world, undisturbed):
     pods = world.start(0)
 
     def trains() -> bool:
