@@ -41,7 +41,9 @@ def speeds(subject: Subject, settings: Sequence[Setting], *, rounds: int, batch:
 def _rank_main(workdir: Path, rank: int, core: int) -> None:
     with bench_ranks.joined(workdir, rank, core, staged=True) as (document, groups, _):
         bench = _Bench(document, groups)
-        rounds = [bench.round(number) for number in range(document["rounds"] + 1)][1:]  # the first one warms up
+        bench.round(0)  # warms up
+        bench.steps.clear()
+        rounds = [bench.round(number) for number in range(1, document["rounds"] + 1)]
         bench_ranks.leave_result(workdir, rank, lambda: bench.result(rounds))
 
 
