@@ -29,6 +29,7 @@ def test_bench_exact_says_speed_bound_bytes_and_distance() -> None:
     assert 0 <= found["max_relative_difference"] <= 1e-5
 
 
+@pytest.mark.slow
 def test_bench_modes_has_a_row_a_setting() -> None:
     settings = ("Guided:budget=30", "Hybrid:windowPercent=20")
     options = [part for setting in settings for part in ("--setting", setting)]
