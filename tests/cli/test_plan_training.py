@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from frazil_command import Frazil, job_of
+from job_cases import changed
 
 from frazil_cli.trainingplan.planning import TrainingPlan, make_training_plan
 from frazil_jobs.api.load import job_of as parsed
@@ -46,13 +47,7 @@ def document(**changes: object) -> dict:
             "workers": {"gpusPerNode": 2},
         },
     }
-    for path, value in changes.items():
-        *above, last = path.split(".")
-        place: dict = found
-        for part in above:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
+    return changed(found, changes)
 
 
 @pytest.fixture

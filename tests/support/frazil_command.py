@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from job_cases import changed
 
 from frazil_jobs.stores import StoreConfig, open_store
 
@@ -46,13 +47,7 @@ def job_of(model: Path | str, **changes: object) -> dict:
             },
         },
     }
-    for path, value in changes.items():
-        *above, last = path.split(".")
-        place = document
-        for part in above:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return document
+    return changed(document, changes)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 import training_run
 from crd_server import admit
-from job_cases import changed
+from job_cases import TRAINING, changed
 
 from frazil_cli.machine import Machine
 from frazil_cli.prepare import Wishes
@@ -23,22 +23,19 @@ from frazil_jobs.base.exits import FrazilError
 
 CRD = crd.crd(TrainingJob)
 SERVER, START, RANKS = "the API server", "before the start", "the ranks"
-GOOD: dict[str, Any] = {
-    "apiVersion": "frazil.dev/v1alpha1",
-    "kind": "TrainingJob",
-    "metadata": {"name": "lessons"},
-    "spec": {
-        "task": "CausalLM",
-        "model": {"uri": "model"},
-        "initialWeights": "Random",
-        "dataset": {"uri": "data", "sequenceLength": 16},
-        "steps": 2,
-        "batchSize": 8,
-        "parallelism": {"microbatches": 4},
-        "workers": {"gpusPerNode": 2},
-        "checkpoint": {"everySteps": 2},
+GOOD = changed(
+    TRAINING,
+    {
+        "spec.model.uri": "model",
+        "spec.initialWeights": "Random",
+        "spec.dataset": {"uri": "data", "sequenceLength": 16},
+        "spec.steps": 2,
+        "spec.batchSize": 8,
+        "spec.parallelism": {"microbatches": 4},
+        "spec.workers": {"gpusPerNode": 2},
+        "spec.checkpoint": {"everySteps": 2},
     },
-}
+)
 
 
 class Bad(NamedTuple):

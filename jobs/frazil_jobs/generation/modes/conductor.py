@@ -173,7 +173,7 @@ class Conductor:
 
     def _whole_because(self, reason: str) -> None:
         """All steps of this call are whole. Raises BadConfiguration where ranks would have no work."""
-        if not self.mode.whole_because and self.mode.asked != "Exact":
+        if not self.mode.whole_because:
             self.mode.whole(reason)
             log.warning("all steps are whole", mode=self.mode.asked, reason=reason)
         self._policy = AllWhole()

@@ -37,7 +37,7 @@ class StepReport:
     timed: tuple[Timed, ...]
     """What this rank's stages did, when and for how long, batch by batch."""
     group_ratios: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Stage to the share of dW cost that was skipped in each group of its tensors."""
+    """Stage to the share of dW cost that was skipped in each group of its tensors; only in a report that was shared."""
 
     @property
     def mean_freeze_ratio(self) -> float:
@@ -177,13 +177,17 @@ class PipelineEngine:
             freeze_ratios=self._freezer.selection.stage_shares(),
             predicted_seconds=self._freezer.predicted(self._step),
             timed=tuple(timed),
-            group_ratios=self._freezer.selection.group_shares(),
         )
         self._freezer.end_step(self._step, timed)
         return report
 
     def share(self, report: StepReport) -> StepReport:
-        """The report with the stages and times of all ranks of the pipeline, the same on each. A collective."""
+        """The report with the stages, tensor groups and times of all ranks of the pipeline, the same on each. A collective.
+
+        Of the step that has just ended: what it froze of each group is worked out here alone, since few steps are shared.
+        """
+        if self._freezer is not None:
+            report = replace(report, group_ratios=self._freezer.selection.group_shares())
         if self._pipeline is None:
             return report
         parts = Groups(self._pipeline, None).gather(report)
