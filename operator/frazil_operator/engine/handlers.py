@@ -1,6 +1,8 @@
-"""What kopf watches: index handlers fill the state before anything is decided, event handlers say which job to look at.
+"""What kopf watches, and what is noted of each event: the state, and which job to look at.
 
-Nothing is persisted on any object (no annotations, no finalizers of kopf's), and handlers do nothing but take notes.
+Nothing is persisted on any object (no annotations, no finalizers of kopf's), and handlers do nothing but take notes. kopf's
+own indices are not used: to fill them before anything is handled it wakes every object for every other one, which takes
+minutes of an operator that starts among ten thousand jobs. `Watchdog.caught_up` says when all is known.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import kopf
 from frazil_jobs.api.base import GROUP, VERSION
 from frazil_operator.build.labels import MANAGED
 from frazil_operator.engine.queue import WorkQueue
-from frazil_operator.engine.state import State
+from frazil_operator.engine.state import KUEUE_JOB_UID, State
 from frazil_operator.reconcile.plan import Key
 
 KINDS: Final = {"generationjobs": "GenerationJob", "trainingjobs": "TrainingJob"}
@@ -21,6 +23,7 @@ _DROPPED: Final = ("managedFields",)
 _SPEC_FIELDS: Final = {
     "Job": frozenset({"completions", "parallelism", "suspend", "backoffLimit", "backoffLimitPerIndex"}),
     "Pod": frozenset({"nodeName"}),
+    "Workload": frozenset(),
 }
 """Of ten thousand pods the specs would take a gigabyte."""
 Heard = Callable[[str, str], None]
@@ -48,7 +51,7 @@ def register(
     if podgroups is not None:
         _children(registry, podgroups, "podgroups", "PodGroup", state=state, queue=queue, heard=heard)
     if workloads is not None:
-        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, heard=heard, labelled=False)
+        _children(registry, workloads, "workloads", "Workload", state=state, queue=queue, heard=heard)
 
 
 async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -69,19 +72,14 @@ def _jobs(
     def key_of(namespace: str | None, name: str | None) -> Key:
         return Key(kind, str(namespace), str(name))  # type: ignore[arg-type]
 
-    async def index_job(body: kopf.Body, namespace: str | None, name: str | None, **_: Any) -> dict[Any, Any]:
-        heard(kind, str(namespace))
-        state.see_job(key_of(namespace, name), slim(body), deleted=False)
-        return {}
-
     async def job_changed(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
         heard(kind, str(namespace))
-        if event["type"] == "DELETED":
-            state.see_job(key_of(namespace, name), slim(event["object"]), deleted=True)
+        deleted = event["type"] == "DELETED"
+        state.see_job(key_of(namespace, name), slim(event["object"]), deleted=deleted)
+        if deleted:
             gone(str(event["object"]["metadata"]["uid"]))
         queue.add(key_of(namespace, name))
 
-    kopf.index(GROUP, VERSION, plural, registry=registry, id=f"index-{plural}")(index_job)
     kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"event-{plural}")(job_changed)
 
 
@@ -94,27 +92,17 @@ def _children(
     state: State,
     queue: WorkQueue[Key],
     heard: Heard,
-    labelled: bool = True,
 ) -> None:
     group, _, version = api_version.rpartition("/")
-    labels = {MANAGED: "true"} if labelled else None
-
-    def told(body: Any, *, deleted: bool) -> Key | None:
-        thing = {"apiVersion": api_version, "kind": kind, **slim(body, spec=_SPEC_FIELDS.get(kind))}
-        return state.see_child(kind, thing, deleted=deleted)
-
-    async def index_child(body: kopf.Body, namespace: str | None, **_: Any) -> dict[Any, Any]:
-        heard(kind, str(namespace))
-        told(body, deleted=False)
-        return {}
+    labels = {KUEUE_JOB_UID: kopf.PRESENT} if kind == "Workload" else {MANAGED: "true"}
 
     async def child_changed(event: kopf.RawEvent, namespace: str | None, **_: Any) -> None:
         heard(kind, str(namespace))
-        key = told(event["object"], deleted=event["type"] == "DELETED")
+        thing = {"apiVersion": api_version, "kind": kind, **slim(event["object"], spec=_SPEC_FIELDS.get(kind))}
+        key = state.see_child(kind, thing, deleted=event["type"] == "DELETED")
         if key is not None:
             queue.add(key)
 
-    kopf.index(group, version, plural, registry=registry, id=f"index-{plural}", labels=labels)(index_child)
     kopf.on.event(group, version, plural, registry=registry, id=f"event-{plural}", labels=labels)(child_changed)
 
 

@@ -125,12 +125,13 @@ class Operator:
             metrics=metrics,
         )
         known = Known(kube, state, queue, control, board, settings, metrics, gang=await gang_support(kube))
-        podgroups = API_VERSIONS.get(known.gang.provider)
+        podgroups, workloads = API_VERSIONS.get(known.gang.provider), await kueue_version(kube)
         watchdog = Watchdog(
             kube,
             state,
             watched={**dict.fromkeys(KINDS.values(), API_VERSION), "Job": "batch/v1", "Pod": "v1"}
-            | ({"PodGroup": podgroups} if podgroups else {}),
+            | ({"PodGroup": podgroups} if podgroups else {})
+            | ({"Workload": workloads} if workloads else {}),
             namespaces=settings.namespaces,
             changed=queue.add,
             seconds=settings.resync_seconds,
@@ -143,10 +144,11 @@ class Operator:
             heard=watchdog.heard,
             gone=control.forget,
             podgroups=podgroups,
-            workloads=await kueue_version(kube),
+            workloads=workloads,
         )
         log.info("gang scheduling", provider=known.gang.provider)
         watching_stop = asyncio.Event()
+        caught_up = asyncio.create_task(watchdog.caught_up(), name="catching up")
         parts = {
             "watching": watch(registry, namespaces=settings.namespaces, stop=watching_stop),
             "asking": control.poll(),
@@ -155,7 +157,7 @@ class Operator:
             "resync": self._resync(known),
             "lease": lease.hold(),
             "watchdog": watchdog.run(),
-            **{f"worker {number}": Worker(known).run() for number in range(settings.workers)},
+            **{f"worker {number}": self._work(known, caught_up) for number in range(settings.workers)},
         }
         tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
@@ -176,6 +178,12 @@ class Operator:
                 task.cancel()
         await asyncio.wait(tasks, timeout=10)
         await client.aclose()
+
+    @staticmethod
+    async def _work(known: Known, caught_up: asyncio.Task[None]) -> None:
+        """Nothing is decided on half of what there is."""
+        await caught_up
+        await Worker(known).run()
 
     async def _discover(self, known: Known) -> None:
         """A provider that is installed, or removed, while the operator runs."""

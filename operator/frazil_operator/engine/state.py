@@ -56,6 +56,8 @@ class State:
         self._fresh_children: dict[str, dict[tuple[str, str], tuple[float, Body]]] = defaultdict(dict)
         self._keys: dict[str, Key] = {}
         self._owners: dict[str, str] = {}
+        self._orphans: dict[str, Body] = {}
+        """Workloads whose Job no watch has told of yet, by that Job's uid."""
 
     def see_job(self, key: Key, body: Body, *, deleted: bool) -> None:
         """A GenerationJob or TrainingJob, as a watch tells it."""
@@ -74,6 +76,7 @@ class State:
         meta = body["metadata"]
         uid = self.job_uid_of(kind, body)
         if uid is None:
+            self._see_orphan(kind, body, deleted=deleted)
             return None
         name = (kind, str(meta["name"]))
         labels = meta.get("labels") or {}
@@ -94,7 +97,18 @@ class State:
             if kind == "Job":
                 self._by_name[group][name] = body
                 self._owners[str(meta["uid"])] = uid
+                if (workload := self._orphans.pop(str(meta["uid"]), None)) is not None:
+                    self.see_child("Workload", workload, deleted=False)
         return self._keys.get(uid) or self._namesake(group)
+
+    def _see_orphan(self, kind: str, body: Body, *, deleted: bool) -> None:
+        owner = (body["metadata"].get("labels") or {}).get(KUEUE_JOB_UID) if kind == "Workload" else None
+        if owner is None:
+            return
+        if deleted:
+            self._orphans.pop(str(owner), None)
+        else:
+            self._orphans[str(owner)] = body
 
     def job_uid_of(self, kind: str, body: Body) -> str | None:
         """The uid of the job that a child belongs to: by its label, or (Kueue's Workload) through its Job."""
@@ -167,8 +181,9 @@ class State:
     def versions(self) -> dict[Id, int]:
         """What the watches have told, by object."""
         found = {_id(key.kind, body): version_of(body) for key, body in self._jobs.items()}
+        found |= {_id("Workload", body): version_of(body) for body in self._orphans.values()}
         for children in self._children.values():
-            found |= {_id(kind, body): version_of(body) for (kind, _), body in children.items() if kind != "Workload"}
+            found |= {_id(kind, body): version_of(body) for (kind, _), body in children.items()}
         return found
 
     def lose(self, one: Id) -> Key | None:
@@ -181,6 +196,9 @@ class State:
             for (kind, _), body in list(children.items()):
                 if _id(kind, body) == one:
                     return self.see_child(kind, body, deleted=True)
+        for body in list(self._orphans.values()):
+            if _id("Workload", body) == one:
+                self.see_child("Workload", body, deleted=True)
         return None
 
     def _namesake(self, group: tuple[str, str, str]) -> Key | None:

@@ -1,7 +1,8 @@
-"""Whether the watches tell what there is: once in a while all is listed (names and versions only) and compared.
+"""Whether the watches tell what there is: at the start and now and then all is listed (names and versions) and compared.
 
-A watch that stands still while there is something to tell is not mended from here: the process ends, and the next one lists
-everything. What was deleted while a watch was being renewed is never told by it at all; that is put right on the spot.
+Nothing is decided before the watches have told all that there was at the start (`caught_up`). A watch that stands still
+while there is something to tell is not mended from here: the process ends, and the next one lists everything. What was
+deleted while a watch was being renewed is never told by it at all; that is put right on the spot.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from frazil_jobs.base.log import get_logger
 from frazil_operator.build.labels import MANAGED
-from frazil_operator.engine.state import Id, State, version_of
+from frazil_operator.engine.state import KUEUE_JOB_UID, Id, State, version_of
 from frazil_operator.kube.client import Kube, KubeError
 from frazil_operator.kube.paths import collection_of
 from frazil_operator.reconcile.plan import Key
@@ -22,6 +23,8 @@ log = get_logger(__name__)
 GRACE_SECONDS: Final = 120.0
 """For so long a watch may be behind and say nothing."""
 LEAST_SECONDS: Final = 60.0
+_LIST_AGAIN_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.5
 _PAGE: Final = "500"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _OWN: Final = ("GenerationJob", "TrainingJob")
@@ -57,6 +60,25 @@ class Watchdog:
         """A watch has told something."""
         self._heard[self._watch_of(kind, namespace)] = self._clock()
 
+    async def caught_up(self) -> None:
+        """Wait until the watches have told all that there was. What is deleted meanwhile is found by listing again."""
+        began = self._clock()
+        while True:
+            try:
+                there = await self._list()
+            except KubeError as error:
+                log.warning("what there is can't be listed yet", error=str(error))
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            until = self._clock() + _LIST_AGAIN_SECONDS
+            while self._behind(there):
+                if self._clock() >= until:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                log.info("all that there is is known", objects=len(there), seconds=round(self._clock() - began, 1))
+                return
+
     async def run(self) -> None:
         """Look until a watch stands still; then return."""
         while True:
@@ -72,8 +94,7 @@ class Watchdog:
         """Compare once; the watches that stand still. Raises KubeError."""
         before, began = self._state.versions(), self._clock()
         there = await self._list()
-        known = self._state.versions()
-        behind = {one: version for one, version in there.items() if known.get(one, 0) < version}
+        behind = self._behind(there)
         ghosts = before.keys() - there.keys()
         if not behind and not ghosts:
             return []
@@ -92,6 +113,11 @@ class Watchdog:
             if self._heard.get((kind, namespace), 0.0) <= began
         )
 
+    def _behind(self, there: Mapping[Id, int]) -> dict[Id, int]:
+        """What the watches have not told so far, with its version."""
+        known = self._state.versions()
+        return {one: version for one, version in there.items() if known.get(one, 0) < version}
+
     def _watch_of(self, kind: str, namespace: str) -> tuple[str, str | None]:
         return kind, None if None in self._places else namespace
 
@@ -105,7 +131,7 @@ class Watchdog:
         return found
 
     async def _metadata(self, api_version: str, kind: str, namespace: str | None) -> AsyncIterator[dict[str, Any]]:
-        query = {"limit": _PAGE} | ({} if kind in _OWN else {"labelSelector": f"{MANAGED}=true"})
+        query = {"limit": _PAGE} | _selector(kind)
         path = collection_of(api_version, kind, namespace)
         while True:
             page = await self._kube.request("GET", path, query=query, accept=_METADATA)
@@ -115,3 +141,10 @@ class Watchdog:
             if not token:
                 return
             query["continue"] = token
+
+
+def _selector(kind: str) -> dict[str, str]:
+    """What of a kind is watched."""
+    if kind in _OWN:
+        return {}
+    return {"labelSelector": KUEUE_JOB_UID if kind == "Workload" else f"{MANAGED}=true"}

@@ -136,6 +136,28 @@ def test_what_was_made_between_the_two_looks_is_no_ghost():
     assert world.changed == []
 
 
+def test_it_has_caught_up_once_the_watches_have_told_all_that_there_was(monkeypatch):
+    monkeypatch.setattr("frazil_operator.engine.watchdog._POLL_SECONDS", 0.001)
+    world = World()
+    world.there[JOBS] = [job(9)]
+    world.there[CHILDREN] = [child(6), child(7, uid="c2")]
+
+    async def story() -> None:
+        waiting = asyncio.create_task(world.dog.caught_up())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        world.state.see_job(KEY, job(9), deleted=False)
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "a child is missing"
+        world.there[CHILDREN] = [child(6)]
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        world.now += 61  # listed again: what was missing has been deleted meanwhile
+        await asyncio.wait_for(waiting, timeout=20)
+
+    asyncio.run(story())
+
+
 def test_an_api_server_that_is_away_is_asked_another_time():
     world = World()
     world.away = True

@@ -53,11 +53,7 @@ class _Form:
     """Shapes, dtypes and devices as tensors of no memory; other values as they are."""
 
     def zeros(self) -> Any:
-        leaves = [
-            torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if isinstance(leaf, torch.Tensor) else leaf
-            for leaf in self.leaves
-        ]
-        return tree_unflatten(leaves, self.spec)
+        return tree_unflatten(self.leaves, self.spec)
 
     def filled(self, tensors: Tensors) -> Any:
         remaining = iter(tensors)
