@@ -1,7 +1,8 @@
 """A Lease (coordination.k8s.io): one replica of the operator acts at a time.
 
-Who holds it renews it at a third of its length. A holder that can't renew it, be it refused or left without an answer, stops
-acting before another may take it: `hold` ends, and with it the process.
+Who holds it renews it each sixth of its length, in one request that may take as long as the Lease is surely held: an API
+server that is slow for all is slow for this, too. A holder that can't renew it, be it refused or left without an answer,
+stops acting before another may take it: `hold` ends, and with it the process.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ log = get_logger(__name__)
 _VERSION = "coordination.k8s.io/v1"
 _SAFE = 0.8
 """Of its length, for how much it's held without being renewed."""
+_RENEWALS = 6
+"""In one length."""
 
 
 def _text(moment: datetime) -> str:
@@ -47,11 +50,15 @@ class Lease:
         self._seconds = seconds
         self._clock = clock
         self._seen: tuple[str, float] | None = None
+        self._ours: dict[str, Any] | None = None
+        """As the API server last answered our own write."""
         self.renewed_at: float | None = None
         """Monotonic; when it was last ours for certain."""
 
     async def try_acquire(self) -> bool:
         """Take or renew it, if it's ours or nobody's. False when another holds it. Raises KubeError."""
+        if self._ours is not None and await self._renew(self._ours):
+            return True
         asked_at = time.monotonic()
         try:
             lease = await self._kube.get(self._path)
@@ -66,6 +73,17 @@ class Lease:
         acquired = spec.get("acquireTime") if holder == self._identity else None
         lease["spec"] = self._spec(transitions, acquired=acquired)
         return await self._write(self._kube.replace("Lease", self._path, lease), asked_at)
+
+    async def _renew(self, ours: dict[str, Any]) -> bool:
+        """Write it again without reading it first; False when somebody else has written it since. Raises KubeError."""
+        asked_at, spec = time.monotonic(), ours["spec"]
+        self._ours = None
+        renewed = self._spec(int(spec.get("leaseTransitions") or 0), acquired=spec.get("acquireTime"))
+        lease = {**ours, "spec": renewed}
+        try:
+            return await self._write(self._kube.replace("Lease", self._path, lease), asked_at)
+        except NotFound:
+            return False
 
     async def acquire(self) -> None:
         """Wait until it's ours."""
@@ -84,7 +102,9 @@ class Lease:
     async def hold(self) -> None:
         """Renew it until it's lost; then return. A request that hangs is not waited for beyond the time that is left."""
         while True:
-            await asyncio.sleep(self._seconds / 3)
+            since = time.monotonic() - (self.renewed_at or 0.0)
+            pause = self._seconds / _RENEWALS
+            await asyncio.sleep(max(0.1 * pause, pause - since))
             try:
                 async with asyncio.timeout(max(0.0, self._left())):
                     if not await self.try_acquire():
@@ -138,7 +158,7 @@ class Lease:
 
     async def _write(self, call: Any, asked_at: float) -> bool:
         try:
-            await call
+            self._ours = await call
         except Conflict:
             return False
         self.renewed_at = asked_at

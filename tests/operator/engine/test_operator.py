@@ -85,6 +85,8 @@ class Server:
             name = body["metadata"].get("name") or f"event-{self.version}"
         elif request.method == "DELETE":
             return web.json_response(held.pop(name, {}))
+        if request.method == "PUT" and body["metadata"]["resourceVersion"] != held[name]["metadata"]["resourceVersion"]:
+            return web.json_response({"reason": "Conflict", "message": "it has changed", "code": 409}, status=409)
         there = held.get(name, {}) if request.method == "PATCH" else {}
         merge(there, {key: value for key, value in body.items() if key != "metadata"})
         merge(there.setdefault("metadata", {}), {k: v for k, v in body["metadata"].items() if k != "resourceVersion"})
@@ -256,7 +258,8 @@ def test_one_that_loses_its_lease_to_another_ends(tmp_path, broker):
         async with Running(server, tmp_path, broker) as running:
             await running.leading()
             lease = server.objects["leases"]["frazil-operator"]
-            lease["spec"] = {**lease["spec"], "holderIdentity": "another", "renewTime": "2999-01-01T00:00:00.000000Z"}
+            taken = {**lease["spec"], "holderIdentity": "another", "renewTime": "2999-01-01T00:00:00.000000Z"}
+            server.put("leases", {**lease, "spec": taken})
             assert await running.ended() == 1, running.log
             assert running.holder == "another", "it's not its own to give back"
 

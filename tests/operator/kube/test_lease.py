@@ -28,7 +28,7 @@ class Server:
         if self.lease is not None:
             raise Conflict(409, "AlreadyExists", path)
         self.lease = {**copy.deepcopy(body), "metadata": {**body["metadata"], "resourceVersion": "1"}}
-        return self.lease
+        return copy.deepcopy(self.lease)
 
     async def replace(self, kind, path, body):
         if self.away:
@@ -38,7 +38,7 @@ class Server:
         version = int(body["metadata"]["resourceVersion"]) + 1
         self.lease = copy.deepcopy(body)
         self.lease["metadata"]["resourceVersion"] = str(version)
-        return self.lease
+        return copy.deepcopy(self.lease)
 
 
 class Clock:
@@ -114,6 +114,32 @@ def test_a_holder_that_can_not_renew_stops_before_another_may_take_it():
     asyncio.run(story())
 
 
+def test_it_is_renewed_by_one_request_until_somebody_else_writes_it():
+    server = Server()
+
+    async def story():
+        first = contender(server, "a")
+        assert await first.try_acquire()
+        read, reads = server.get, []
+
+        async def noted(path):
+            reads.append(path)
+            return await read(path)
+
+        server.get = noted
+        for _ in range(3):
+            assert await first.try_acquire()
+        assert reads == []
+        server.lease["metadata"]["resourceVersion"] = "77"  # a person has put a label on it
+        assert await first.try_acquire()
+        assert len(reads) == 1
+        server.lease["spec"]["holderIdentity"] = "b"
+        server.lease["metadata"]["resourceVersion"] = "99"
+        assert not await first.try_acquire()
+
+    asyncio.run(story())
+
+
 def test_a_holder_whose_request_hangs_stops_before_another_may_take_it():
     """The client's own time-out is longer than the lease: a partition that swallows packets must not outlast it."""
     server = Server()
@@ -123,11 +149,11 @@ def test_a_holder_whose_request_hangs_stops_before_another_may_take_it():
         await first.try_acquire()
         taken = asyncio.Event()
 
-        async def nothing(path):
+        async def nothing(*_):
             taken.set()
             await asyncio.Event().wait()
 
-        server.get = nothing
+        server.replace = nothing
         await asyncio.wait_for(first.hold(), timeout=10)
         assert taken.is_set(), "it asked, and was not answered"
 
