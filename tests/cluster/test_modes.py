@@ -32,7 +32,7 @@ def pages(tenant, status: dict) -> tuple[dict, str]:
     return json.loads(tenant.read(f"{prefix}manifest.json")), tenant.read(f"{prefix}index.html").decode()
 
 
-@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("name", ["guided", pytest.param("hybrid", marks=pytest.mark.slow)])
 def test_a_mode_makes_the_bytes_of_a_local_run_and_states_its_distance(tenant, tmp_path, name):
     job = approximate(tenant, name, **MODES[name])
     tenant.apply(job)
@@ -49,6 +49,7 @@ def test_a_mode_makes_the_bytes_of_a_local_run_and_states_its_distance(tenant, t
     assert tenant.images(name) == frazil.stored()
 
 
+@pytest.mark.slow
 def test_a_sampler_that_draws_noise_makes_exact_steps_and_says_so(tenant):
     name = tenant.apply(
         approximate(tenant, "ancestral", scheduler="EulerAncestralDiscreteScheduler", **MODES["guided"])

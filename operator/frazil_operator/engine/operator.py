@@ -157,7 +157,7 @@ class Operator:
             "resync": self._resync(known),
             "lease": lease.hold(),
             "watchdog": watchdog.run(),
-            **{f"worker {number}": self._work(known, caught_up) for number in range(settings.workers)},
+            **{f"worker {number}": self._work(known, caught_up, health) for number in range(settings.workers)},
         }
         tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
@@ -180,9 +180,10 @@ class Operator:
         await client.aclose()
 
     @staticmethod
-    async def _work(known: Known, caught_up: asyncio.Task[None]) -> None:
+    async def _work(known: Known, caught_up: asyncio.Task[None], health: Health) -> None:
         """Nothing is decided on half of what there is."""
         await caught_up
+        health.working = True
         await Worker(known).run()
 
     async def _discover(self, known: Known) -> None:

@@ -26,6 +26,8 @@ class Health:
     renewed_at: Callable[[], float | None]
     queue: WorkQueue[Key]
     leading: bool = False
+    working: bool = False
+    """Whether all that there is is known, so that jobs are looked at."""
     broken: list[str] = field(default_factory=list)
     """Parts that have ended though they should not."""
 
@@ -37,7 +39,7 @@ class Health:
             found.append(f"the lease was not renewed for {self.lease_seconds:.0f} s")
         if self.queue.oldest_seconds > STUCK_SECONDS:
             found.append(f"a reconcile has been running for {self.queue.oldest_seconds:.0f} s")
-        if self.leading and self.queue.stalled_seconds > STUCK_SECONDS:
+        if self.working and self.queue.stalled_seconds > STUCK_SECONDS:
             found.append(f"jobs wait, and none was looked at for {self.queue.stalled_seconds:.0f} s")
         return found
 

@@ -23,7 +23,7 @@ class Clock:
 
 def health(clock: Clock | None = None, *, renewed_ago: float | None = 0.0) -> Health:
     renewed = None if renewed_ago is None else time.monotonic() - renewed_ago
-    return Health(30.0, lambda: renewed, WorkQueue(clock=clock or Clock()), leading=True)
+    return Health(30.0, lambda: renewed, WorkQueue(clock=clock or Clock()), leading=True, working=True)
 
 
 def test_a_replica_at_work_is_well():
@@ -64,13 +64,14 @@ def test_a_reconcile_that_does_not_end_is_a_problem(waits):
     asyncio.run(story())
 
 
-def test_a_queue_of_which_nothing_is_taken_is_a_problem_only_for_the_leader():
+def test_a_queue_of_which_nothing_is_taken_is_a_problem_only_once_jobs_are_looked_at():
+    """One that starts among many jobs has them wait until it knows them all."""
     clock = Clock()
     found = health(clock)
     found.queue.add("a")
     clock.now += STUCK_SECONDS + 1
     assert "none was looked at" in found.problems()[0]
-    found.leading = False
+    found.working = False
     assert found.problems() == []
 
 
