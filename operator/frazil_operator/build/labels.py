@@ -34,6 +34,8 @@ OUTPUTS_FINALIZER: Final = f"{GROUP}/outputs"
 QUEUE: Final = "kueue.x-k8s.io/queue-name"
 LEAST: Final = "kueue.x-k8s.io/job-min-parallelism"
 """Annotation: how few pods the queue may admit. It then refuses any change of how many run."""
+QUEUED_JOB: Final = "kueue.x-k8s.io/job-uid"
+"""On a Workload: the uid of the Job (batch/v1) that it's for."""
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 _COMPONENTS: Final = {"GenerationJob": "generation", "TrainingJob": "training"}
@@ -97,6 +99,11 @@ class Owner:
             "ownerReferences": [self.reference()],
             **more,
         }
+
+
+def watched_label(kind: str) -> tuple[str, str | None]:
+    """What of a kind of children is watched: a label, and its value if not any will do."""
+    return (QUEUED_JOB, None) if kind == "Workload" else (MANAGED, "true")
 
 
 def attempt_of(child: Mapping[str, Any]) -> int:

@@ -13,9 +13,9 @@ from typing import Any, Final
 import kopf
 
 from frazil_jobs.api.base import GROUP, VERSION
-from frazil_operator.build.labels import MANAGED
+from frazil_operator.build.labels import watched_label
 from frazil_operator.engine.queue import WorkQueue
-from frazil_operator.engine.state import KUEUE_JOB_UID, State
+from frazil_operator.engine.state import State
 from frazil_operator.reconcile.plan import Key
 
 KINDS: Final = {"generationjobs": "GenerationJob", "trainingjobs": "TrainingJob"}
@@ -23,7 +23,7 @@ _DROPPED: Final = ("managedFields",)
 _SPEC_FIELDS: Final = {
     "Job": frozenset({"completions", "parallelism", "suspend", "backoffLimit", "backoffLimitPerIndex"}),
     "Pod": frozenset({"nodeName"}),
-    "Workload": frozenset(),
+    "Workload": frozenset({"active"}),
 }
 """Of ten thousand pods the specs would take a gigabyte."""
 Heard = Callable[[str, str], None]
@@ -94,7 +94,8 @@ def _children(
     heard: Heard,
 ) -> None:
     group, _, version = api_version.rpartition("/")
-    labels = {KUEUE_JOB_UID: kopf.PRESENT} if kind == "Workload" else {MANAGED: "true"}
+    label, value = watched_label(kind)
+    labels = {label: value or kopf.PRESENT}
 
     async def child_changed(event: kopf.RawEvent, namespace: str | None, **_: Any) -> None:
         heard(kind, str(namespace))

@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from frazil_operator.build.labels import JOB_NAME, JOB_UID, KIND
+from frazil_operator.build.labels import JOB_NAME, JOB_UID, KIND, QUEUED_JOB
 from frazil_operator.reconcile.plan import Key
 
 Body = Mapping[str, Any]
 _PATIENCE_SECONDS: Final = 30.0
 FINAL: Final = ("Complete", "Failed")
 """Phases of a job that is over."""
-KUEUE_JOB_UID: Final = "kueue.x-k8s.io/job-uid"
 
 
 class Id(NamedTuple):
@@ -56,8 +55,8 @@ class State:
         self._fresh_children: dict[str, dict[tuple[str, str], tuple[float, Body]]] = defaultdict(dict)
         self._keys: dict[str, Key] = {}
         self._owners: dict[str, str] = {}
-        self._orphans: dict[str, Body] = {}
-        """Workloads whose Job no watch has told of yet, by that Job's uid."""
+        self._workloads: dict[str, dict[str, Body]] = defaultdict(dict)
+        """Kueue's, by the uid of their Job, which may be told later and be gone earlier than they; by name."""
 
     def see_job(self, key: Key, body: Body, *, deleted: bool) -> None:
         """A GenerationJob or TrainingJob, as a watch tells it."""
@@ -73,18 +72,17 @@ class State:
 
     def see_child(self, kind: str, body: Body, *, deleted: bool) -> Key | None:
         """A child, as a watch tells it; the key of its job, if it's known."""
+        if kind == "Workload":
+            return self._see_workload(body, deleted=deleted)
         meta = body["metadata"]
         uid = self.job_uid_of(kind, body)
         if uid is None:
-            self._see_orphan(kind, body, deleted=deleted)
             return None
         name = (kind, str(meta["name"]))
         labels = meta.get("labels") or {}
         group = (str(labels.get(KIND)), str(meta["namespace"]), str(labels.get(JOB_NAME)))
         if deleted:
-            written = self._fresh_children.get(uid, {})
-            if name in written and written[name][1]["metadata"].get("uid") == meta["uid"]:
-                del written[name]
+            self._forget_written(uid, name, body)
             self._children[uid].pop(name, None)
             self._by_name[group].pop(name, None)
             self._owners.pop(str(meta["uid"]), None)
@@ -97,24 +95,33 @@ class State:
             if kind == "Job":
                 self._by_name[group][name] = body
                 self._owners[str(meta["uid"])] = uid
-                if (workload := self._orphans.pop(str(meta["uid"]), None)) is not None:
-                    self.see_child("Workload", workload, deleted=False)
         return self._keys.get(uid) or self._namesake(group)
 
-    def _see_orphan(self, kind: str, body: Body, *, deleted: bool) -> None:
-        owner = (body["metadata"].get("labels") or {}).get(KUEUE_JOB_UID) if kind == "Workload" else None
-        if owner is None:
-            return
+    def _see_workload(self, body: Body, *, deleted: bool) -> Key | None:
+        """It may be told before its Job, and its end after the Job's."""
+        meta = body["metadata"]
+        job = str((meta.get("labels") or {}).get(QUEUED_JOB))
+        uid = self.job_uid_of("Workload", body) or ""
         if deleted:
-            self._orphans.pop(str(owner), None)
+            self._forget_written(uid, ("Workload", str(meta["name"])), body)
+            self._workloads[job].pop(str(meta["name"]), None)
+            if not self._workloads[job]:
+                del self._workloads[job]
         else:
-            self._orphans[str(owner)] = body
+            self._workloads[job][str(meta["name"])] = body
+        return self._keys.get(uid)
+
+    def _forget_written(self, uid: str, name: tuple[str, str], body: Body) -> None:
+        """What was written to an object that is gone."""
+        written = self._fresh_children.get(uid, {})
+        if name in written and written[name][1]["metadata"].get("uid") == body["metadata"]["uid"]:
+            del written[name]
 
     def job_uid_of(self, kind: str, body: Body) -> str | None:
         """The uid of the job that a child belongs to: by its label, or (Kueue's Workload) through its Job."""
         labels = body["metadata"].get("labels") or {}
         if kind == "Workload":
-            return self._owners.get(str(labels.get(KUEUE_JOB_UID)))
+            return self._owners.get(str(labels.get(QUEUED_JOB)))
         found = labels.get(JOB_UID)
         return str(found) if found else None
 
@@ -140,6 +147,10 @@ class State:
     def children(self, uid: str) -> dict[str, tuple[Body, ...]]:
         """The children of a job, by lower-case kind, by name."""
         found = dict(self._children.get(uid, {}))
+        for (kind, _), body in self._children.get(uid, {}).items():
+            if kind == "Job":
+                workloads = self._workloads.get(str(body["metadata"]["uid"]), {})
+                found |= {("Workload", name): workload for name, workload in workloads.items()}
         fresh = self._fresh_children.get(uid, {})
         for name, (since, body) in list(fresh.items()):
             seen = found.get(name)
@@ -181,9 +192,10 @@ class State:
     def versions(self) -> dict[Id, int]:
         """What the watches have told, by object."""
         found = {_id(key.kind, body): version_of(body) for key, body in self._jobs.items()}
-        found |= {_id("Workload", body): version_of(body) for body in self._orphans.values()}
         for children in self._children.values():
             found |= {_id(kind, body): version_of(body) for (kind, _), body in children.items()}
+        for workloads in self._workloads.values():
+            found |= {_id("Workload", body): version_of(body) for body in workloads.values()}
         return found
 
     def lose(self, one: Id) -> Key | None:
@@ -196,9 +208,10 @@ class State:
             for (kind, _), body in list(children.items()):
                 if _id(kind, body) == one:
                     return self.see_child(kind, body, deleted=True)
-        for body in list(self._orphans.values()):
-            if _id("Workload", body) == one:
-                self.see_child("Workload", body, deleted=True)
+        for workloads in list(self._workloads.values()):
+            for body in list(workloads.values()):
+                if _id("Workload", body) == one:
+                    return self.see_child("Workload", body, deleted=True)
         return None
 
     def _namesake(self, group: tuple[str, str, str]) -> Key | None:

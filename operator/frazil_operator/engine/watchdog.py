@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from frazil_jobs.base.log import get_logger
-from frazil_operator.build.labels import MANAGED
-from frazil_operator.engine.state import KUEUE_JOB_UID, Id, State, version_of
+from frazil_operator.build.labels import watched_label
+from frazil_operator.engine.state import Id, State, version_of
 from frazil_operator.kube.client import Kube, KubeError
 from frazil_operator.kube.paths import collection_of
 from frazil_operator.reconcile.plan import Key
@@ -147,4 +147,5 @@ def _selector(kind: str) -> dict[str, str]:
     """What of a kind is watched."""
     if kind in _OWN:
         return {}
-    return {"labelSelector": KUEUE_JOB_UID if kind == "Workload" else f"{MANAGED}=true"}
+    label, value = watched_label(kind)
+    return {"labelSelector": label if value is None else f"{label}={value}"}

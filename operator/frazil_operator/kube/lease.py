@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,8 +58,11 @@ class Lease:
 
     async def try_acquire(self) -> bool:
         """Take or renew it, if it's ours or nobody's. False when another holds it. Raises KubeError."""
-        if self._ours is not None and await self._renew(self._ours):
-            return True
+        ours, self._ours = self._ours, None
+        if ours is not None:
+            with suppress(NotFound):  # somebody has deleted it
+                if await self._take(ours, time.monotonic()):
+                    return True
         asked_at = time.monotonic()
         try:
             lease = await self._kube.get(self._path)
@@ -69,21 +73,15 @@ class Lease:
         holder = spec.get("holderIdentity") or ""
         if holder not in ("", self._identity) and not self._expired(spec):
             return False
-        transitions = int(spec.get("leaseTransitions") or 0) + (holder != self._identity)
-        acquired = spec.get("acquireTime") if holder == self._identity else None
-        lease["spec"] = self._spec(transitions, acquired=acquired)
-        return await self._write(self._kube.replace("Lease", self._path, lease), asked_at)
+        return await self._take(lease, asked_at)
 
-    async def _renew(self, ours: dict[str, Any]) -> bool:
-        """Write it again without reading it first; False when somebody else has written it since. Raises KubeError."""
-        asked_at, spec = time.monotonic(), ours["spec"]
-        self._ours = None
-        renewed = self._spec(int(spec.get("leaseTransitions") or 0), acquired=spec.get("acquireTime"))
-        lease = {**ours, "spec": renewed}
-        try:
-            return await self._write(self._kube.replace("Lease", self._path, lease), asked_at)
-        except NotFound:
-            return False
+    async def _take(self, lease: dict[str, Any], asked_at: float) -> bool:
+        """Write our name and the time into it; False when somebody else has written it since. Raises KubeError."""
+        spec = lease.get("spec") or {}
+        again = spec.get("holderIdentity") == self._identity
+        transitions = int(spec.get("leaseTransitions") or 0) + (not again)
+        taken = {**lease, "spec": self._spec(transitions, acquired=spec.get("acquireTime") if again else None)}
+        return await self._write(self._kube.replace("Lease", self._path, taken), asked_at)
 
     async def acquire(self) -> None:
         """Wait until it's ours."""

@@ -87,6 +87,30 @@ def test_a_workload_that_is_told_before_its_job_is_kept_for_it():
     assert "w2" not in {one.uid for one in told.state.versions()}
 
 
+def test_a_workload_whose_job_is_gone_first_is_forgotten_with_its_own_end():
+    """As the garbage collector does it: else the watchdog would find it missing for ever."""
+    told = Told()
+    workload = thing("w", "w1", {"kueue.x-k8s.io/job-uid": "c1"})
+    told.tell("generationjobs", "ADDED", thing("ice", "u1"))
+    told.tell("jobs", "ADDED", thing("ice-a0", "c1", LABELS))
+    told.tell("workloads", "ADDED", workload)
+    told.tell("jobs", "DELETED", thing("ice-a0", "c1", LABELS))
+    assert told.state.children("u1") == {}
+    told.tell("workloads", "DELETED", workload)
+    assert {one.uid for one in told.state.versions()} == {"u1"}
+
+
+def test_the_switch_of_a_workload_is_known():
+    """By it a job in a queue is stopped, and goes on."""
+    told = Told()
+    told.tell("generationjobs", "ADDED", thing("ice", "u1"))
+    told.tell("jobs", "ADDED", thing("ice-a0", "c1", LABELS))
+    workload = thing("w", "w1", {"kueue.x-k8s.io/job-uid": "c1"}) | {"spec": {"active": False, "podSets": [1]}}
+    told.tell("workloads", "MODIFIED", workload)
+    (found,) = told.state.children("u1")["workload"]
+    assert found["spec"] == {"active": False}
+
+
 def test_kopf_fills_no_indices():
     """Its way to fill them takes time with the square of the number of objects."""
     assert Told().indexed == []
