@@ -50,10 +50,19 @@ generated: setup ## Make the generated files again: CRDs, the API reference, the
 	$(BIN)/python -m frazil_jobs.api.docs
 	$(BIN)/python -m frazil_operator.chart.schema
 
-lock: setup ## Choose the newest versions that pyproject.toml allows, into requirements.lock.
-	@{ echo '# Pins of every package of every extra. Made by `make lock`; installed by .ci/setup.'
-	$(BIN)/uv pip compile pyproject.toml --all-extras --no-emit-index-url --generate-hashes --upgrade -q --python-version 3.11 --no-header; } > requirements.lock.new
+lock: setup ## Choose the newest versions that pyproject.toml allows, into requirements.lock and the images' parts of it.
+	@pins() { $(BIN)/uv pip compile --no-emit-index-url --generate-hashes -q --python-version 3.11 --no-header "$$@"; }
+	{ echo '# Pins of every package of every extra. Made by `make lock`; installed by .ci/setup.'
+	pins pyproject.toml --all-extras --upgrade; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	for part in operator worker jobs; do
+	  { echo "# Pins of what images/$$part holds, a part of requirements.lock. Made by \`make lock\`."
+	  pins pyproject.toml --extra $$part -c requirements.lock; } > requirements.lock.new
+	  mv requirements.lock.new images/$$part/requirements.lock
+	done
+	{ echo '# Pins of what builds the wheel in each image, a part of requirements.lock. Made by `make lock`.'
+	echo hatchling | pins - -c requirements.lock; } > requirements.lock.new
+	mv requirements.lock.new images/build.lock
 
 clean: ## Remove what the commands above made in this checkout.
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis frazil-results .frazil

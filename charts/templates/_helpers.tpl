@@ -46,6 +46,36 @@ redis://control:{{ include "frazil.secret" (dict "root" . "key" "redis-control")
 {{- end -}}
 {{- end }}
 
+{{- /* The broker as the pods of a tenant reach it: with a user of their own, since one who may write to the control plane's queue can have results of every namespace removed. */ -}}
+{{- define "frazil.redisTenantUrl" -}}
+{{- if .root.Values.redis.enabled -}}
+redis://tenant-{{ .tenant }}:{{ include "frazil.secret" (dict "root" .root "key" (printf "redis-tenant-%s" .tenant)) }}@{{ include "frazil.redisHost" .root }}:6379/0
+{{- else -}}
+{{- $field := printf "redis.externalTenantUrls.%s" .tenant -}}
+{{- $remedy := printf "make a user for that namespace with `ACL SETUSER tenant-%s on >PASSWORD %s` and name it there: redis://tenant-%s:PASSWORD@host:6379/0" .tenant (include "frazil.redisTenantRights" .tenant) .tenant -}}
+{{- $urls := .root.Values.redis.externalTenantUrls | default dict -}}
+{{- if not (hasKey $urls .tenant) }}{{ fail (printf "%s is needed with redis.enabled: false; %s" $field $remedy) }}{{ end -}}
+{{- $url := index $urls .tenant -}}
+{{- $user := include "frazil.redisUser" $url -}}
+{{- $taken := dict (include "frazil.redisUser" (include "frazil.redisControlUrl" .root)) "redis.externalUrl" -}}
+{{- range without .root.Values.tenants .tenant }}
+{{- with index $urls . }}{{ $_ := set $taken (include "frazil.redisUser" .) "another namespace" }}{{ end }}
+{{- end -}}
+{{- with index $taken $user }}{{ fail (printf "%s has the user %q, which is that of %s; %s" $field $user . $remedy) }}{{ end -}}
+{{ $url }}
+{{- end -}}
+{{- end }}
+
+{{- /* What the user of a namespace may do in Redis: nothing but with keys and channels of its own, and not list others. */ -}}
+{{- define "frazil.redisTenantRights" -}}
+~frazil:{{ . }}:* resetchannels &frazil:{{ . }}:* +@all -@admin -@dangerous -scan -randomkey -dbsize
+{{- end }}
+
+{{- /* The user of a URL of Redis, which knows one without a name as `default`. */ -}}
+{{- define "frazil.redisUser" -}}
+{{ (urlParse .).userinfo | splitList ":" | first | default "default" }}
+{{- end }}
+
 {{- /* Helm fills in no defaults within a list: the destinations with theirs, as JSON. */ -}}
 {{- define "frazil.destinations" -}}
 {{- $found := list -}}

@@ -11,15 +11,16 @@
 {{- define "frazil.privateRanges" -}}
 ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"]
 {{- end }}
+{{- /* The broker: the bundled one, or that of a URL. */ -}}
 {{- define "frazil.toRedis" }}
-{{- if .Values.redis.enabled }}
+{{- if .root.Values.redis.enabled }}
 - to:
-    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .root.Release.Namespace }}}}
       podSelector:
-        matchLabels: {{- include "frazil.selector" (dict "root" . "component" "redis") | nindent 10 }}
+        matchLabels: {{- include "frazil.selector" (dict "root" .root "component" "redis") | nindent 10 }}
   ports: [{port: 6379}]
 {{- else }}
-{{- include "frazil.toUrl" (dict "url" .Values.redis.externalUrl "default" 6379) }}
+{{- include "frazil.toUrl" (dict "url" .url "default" 6379) }}
 {{- end }}
 {{- end }}
 {{- define "frazil.toMinio" }}

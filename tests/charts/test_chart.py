@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -24,7 +26,13 @@ GOOD = {
     "other images": {"images": {"operator": "r.example.com/o@sha256:" + "0" * 64, "pullSecrets": ["registry"]}},
     "two operators": {"operator": {"replicas": 2}, "worker": {"replicas": 3}},
     "openshift": {"runAsUser": None, "jobs": {"runAsUser": None}},
-    "external redis": {"redis": {"enabled": False, "externalUrl": "rediss://user:word@redis.example.com:6380/0"}},
+    "external redis": {
+        "redis": {
+            "enabled": False,
+            "externalUrl": "rediss://user:word@redis.example.com:6380/0",
+            "externalTenantUrls": {"default": "rediss://tenant:word@redis.example.com:6380/0"},
+        }
+    },
     "external store": {
         "minio": {"enabled": False},
         "destinations": [{"name": "s3", "bucket": "b-1", "endpoint": "https://s3.example.com", "existingSecret": "s3"}],
@@ -102,6 +110,14 @@ BAD = {
     "destination unknown": ({"destinations": [{"acl": "public"}]}, "acl"),
     "redis text": ({"redis": {"enabled": "no"}}, "enabled"),
     "redis none": ({"redis": {"enabled": False}}, "redis.externalUrl"),
+    "redis of a tenant none": (
+        {"redis": {"enabled": False, "externalUrl": "redis://u:w@r/0"}},
+        "redis.externalTenantUrls.default is needed",
+    ),
+    "redis of a tenant nobody's": (
+        {"redis": {"externalTenantUrls": {"default": "redis://r.example.com/0"}}},
+        "externalTenantUrls",
+    ),
     "minio digest": ({"minio": {"digest": "latest"}}, "digest"),
     "minio size": ({"minio": {"persistence": {"size": "big"}}}, "size"),
     "minio none": ({"minio": {"enabled": False}}, "destinations: default has no endpoint"),
@@ -163,7 +179,8 @@ def test_secrets_stay_what_they_were_within_one_render(helm):
     by_name = {
         (one["metadata"]["namespace"], one["metadata"]["name"]): one for one in objects if one["kind"] == "Secret"
     }
-    drawn = by_name["frazil-system", "frazil-credentials"]["stringData"]
+    held = by_name["frazil-system", "frazil-credentials"]["data"]
+    drawn = {key: base64.b64decode(word).decode() for key, word in held.items()}
     tenant = by_name["team-a", "frazil-redis"]["stringData"]["url"]
     assert drawn["redis-tenant-team-a"] in tenant
     assert f">{drawn['redis-tenant-team-a']} " in by_name["frazil-system", "frazil-redis"]["stringData"]["users.acl"]
@@ -187,6 +204,64 @@ def test_a_tenant_holds_nothing_of_another(helm):
     }
     assert len(held["team-a"]) == 3
     assert not held["team-a"] & held["team-b"]
+
+
+def redis_of_others(control: str, **tenants: str) -> dict:
+    urls = {name.replace("_", "-"): url for name, url in tenants.items()}
+    return {
+        "tenants": ["team-a", "team-b"],
+        "redis": {"enabled": False, "externalUrl": control, "externalTenantUrls": urls},
+    }
+
+
+def test_a_tenant_of_an_external_redis_holds_its_own_url_and_no_other(helm):
+    urls = {"team_a": "redis://a:word@redis.example.com/0", "team_b": "redis://b:word@redis.example.com/0"}
+    objects = helm.objects(redis_of_others("redis://control:secret@redis.example.com/0", **urls))
+    held = {
+        one["metadata"]["namespace"]: one["stringData"]
+        for one in objects
+        if (one["kind"], one["metadata"]["name"]) == ("Secret", "frazil-redis")
+    }
+    assert held == {"team-a": {"url": urls["team_a"]}, "team-b": {"url": urls["team_b"]}}
+
+
+SHARED = {
+    "the control plane's URL": ("redis://c:w@r/0", "redis://a:w@r/0", "redis://c:w@r/0", "redis.externalUrl"),
+    "its user, another database": ("redis://c:w@r/0", "redis://a:w@r/0", "redis://c:w@r/1", "redis.externalUrl"),
+    "its user, who has no name": ("redis://:w@r/0", "redis://a:w@r/0", "redis://default:w@r/0", "redis.externalUrl"),
+    "the user of a neighbour": ("redis://c:w@r/0", "redis://a:w@r/0", "redis://a:w@r/0", "another namespace"),
+}
+
+
+@pytest.mark.parametrize(("control", "first", "second", "whose"), SHARED.values(), ids=SHARED)
+def test_a_user_of_an_external_redis_is_one_namespaces_alone(helm, control, first, second, whose):
+    ended = helm.template(redis_of_others(control, team_a=first, team_b=second))
+    assert ended.returncode != 0, "it was rendered"
+    assert f"which is that of {whose}" in ended.stderr
+
+
+def test_a_missing_url_is_told_with_the_acl_that_the_bundled_redis_gives(helm):
+    (users,) = [
+        one["stringData"]["users.acl"]
+        for one in helm.objects({"tenants": ["team-b"]})
+        if one["metadata"]["name"] == "frazil-redis" and "users.acl" in one.get("stringData", {})
+    ]
+    (rights,) = re.findall(r"user tenant-team-b on >\S+ (.+)", users)
+    ended = helm.template(redis_of_others("redis://c:w@r/0", team_a="redis://a:w@r/0"))
+    assert ended.returncode != 0, "it was rendered"
+    assert "redis.externalTenantUrls.team-b is needed" in ended.stderr
+    assert f"ACL SETUSER tenant-team-b on >PASSWORD {rights}`" in ended.stderr
+
+
+def test_the_acl_of_the_documents_is_that_of_the_bundled_redis(helm):
+    (users,) = [
+        one["stringData"]["users.acl"]
+        for one in helm.objects({"tenants": ["team-a"]})
+        if one["metadata"]["name"] == "frazil-redis" and "users.acl" in one.get("stringData", {})
+    ]
+    given = dict(re.findall(r"user (control|tenant-team-a) on >\S+ (.+)", users))
+    said = dict(re.findall(r"ACL SETUSER (\S+) on >\S+ (.+)", (CHART.parent / "docs/operations.md").read_text()))
+    assert said == given
 
 
 def test_crds_are_kept_when_it_is_uninstalled(helm):

@@ -231,7 +231,8 @@ def test_a_store_of_somebody_else_is_reached_by_whom_it_serves(helm, endpoint, t
     ],
 )
 def test_a_redis_of_somebody_else_is_reached(helm, url, there, elsewhere):
-    values = {"tenants": ["team-a"], "redis": {"enabled": False, "externalUrl": url}}
+    redis = {"enabled": False, "externalUrl": url, "externalTenantUrls": {"team-a": url.replace("u:w", "a:w")}}
+    values = {"tenants": ["team-a"], "redis": redis}
     policies = [one for one in helm.objects(values) if one["kind"] == "NetworkPolicy"]
     for source in (OPERATOR, WORKER, TEST, rank("team-a")):
         assert passes(policies, source, *there), source.name

@@ -29,7 +29,11 @@ SETS = {
     "everything": (EVERYTHING, {"far-keys", "registry"}),
     "nothing bundled": (
         {
-            "redis": {"enabled": False, "externalUrl": "redis://user:word@10.0.0.9:6379/0"},
+            "redis": {
+                "enabled": False,
+                "externalUrl": "redis://user:word@10.0.0.9:6379/0",
+                "externalTenantUrls": {"default": "redis://tenant:word@10.0.0.9:6379/0"},
+            },
             "minio": {"enabled": False},
             "destinations": [FAR],
         },

@@ -1,15 +1,19 @@
 """`python -m frazil_jobs.control.provision`: buckets, users and policies of the bundled MinIO. Run by the chart's hook.
 
 One user a namespace and right: `read` gets and lists below the namespace's own prefix (and what all may read), `write` puts
-there, and neither removes or overwrites its neighbours; `control` is the worker Deployment's. Idempotent. Environment:
+there, and neither removes or overwrites its neighbours; `control` is the worker Deployment's. Users that are wanted no more
+(of a tenant or a destination that was taken out) are removed with all that they may. Idempotent. Environment:
 FRAZIL_MINIO_ENDPOINT, FRAZIL_MINIO_ROOT_USER, FRAZIL_MINIO_ROOT_PASSWORD, FRAZIL_MINIO_USERS (a JSON file).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -25,6 +29,8 @@ from frazil_jobs.base.exits import OK, TEMPFAIL
 
 PATIENCE_SECONDS: Final = 240.0
 _PAUSE_SECONDS: Final = 2.0
+_OURS: Final = "frazil-"
+"""How the names of all users that the chart asks for begin."""
 _TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 logger = log.get_logger(__name__)
 
@@ -77,8 +83,25 @@ def _may(actions: list[str], where: tuple[str, str]) -> list[dict[str, Any]]:
     ]
 
 
+def unwanted(there: Mapping[str, str], wanted: Iterable[str]) -> list[str]:
+    """Of the users that are there, each with its policies (joined by commas), those that this program has made and that are
+    wanted no more. Its users are told by their name and by a policy of that very name; others are somebody's."""
+    ours = {name for name, policies in there.items() if name.startswith(_OURS) and name in policies.split(",")}
+    return sorted(ours - set(wanted))
+
+
+@contextmanager
+def ignoring(said: str) -> Iterator[None]:
+    """Take an answer of MinIO for none that matters."""
+    try:
+        yield
+    except MinioAdminException as error:
+        if said not in str(error):
+            raise
+
+
 def provision(endpoint: str, user: str, password: str, users: list[User]) -> None:
-    """Make what is missing and set what differs. Raises what the MinIO client raises."""
+    """Make what is missing, set what differs, remove what is wanted no more. Raises what the MinIO client raises."""
     parts = urlsplit(endpoint)
     secure = parts.scheme == "https"
     pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=urllib3.Retry(total=2, backoff_factor=0.2))
@@ -93,12 +116,15 @@ def provision(endpoint: str, user: str, password: str, users: list[User]) -> Non
     for one in users:
         admin.user_add(one.name, one.secret.get_secret_value())
         admin.policy_add(one.name, policy=one.policy)
-        try:
+        with ignoring("already in effect"):
             admin.attach_policy([one.name], user=one.name)
-        except MinioAdminException as error:
-            if "already in effect" not in str(error):
-                raise
         logger.info("user", name=one.name, right=one.right, prefix=f"{one.bucket}/{one.prefix}")
+    there = {name: str(found.get("policyName", "")) for name, found in json.loads(admin.user_list()).items()}
+    for name in unwanted(there, (one.name for one in users)):
+        admin.user_remove(name)
+        with ignoring("XMinioIAMPolicyInUse"):  # an administrator has given it to somebody else too
+            admin.policy_remove(name)
+        logger.info("removed", name=name)
 
 
 def main() -> int:

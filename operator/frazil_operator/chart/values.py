@@ -10,6 +10,8 @@ from frazil_jobs.api.base import ApiModel, Label, Name, Quantity, Rule
 from frazil_operator.settings import Allow, ContainerResources, EnvironmentClaim, PodResources
 
 Command = Annotated[list[str], Field(max_length=64)]
+TenantUrl = Annotated[str, Field(pattern=r"^rediss?://[^:/@\s]+:[^:/@\s]+@\S+$")]
+"""With a user and a password."""
 
 
 class Part(ApiModel):
@@ -97,13 +99,16 @@ class RedisValues(Placement):
     """The broker. Nothing is lost with it: an emptied Redis costs a rescan."""
 
     enabled: bool = True
-    """Run one. Else name one in `externalUrl`."""
+    """Run one. Else name one in `externalUrl` and `externalTenantUrls`."""
     image: str = "docker.io/library/redis:8.2"
     """Redis 6.2 or newer, or Valkey."""
     command: Command = Field(default_factory=lambda: ["redis-server"])
     """The program in the image."""
     external_url: str = ""
-    """redis://user:password@host:6379/0 or rediss://…, for the control plane and all tenants."""
+    """redis://user:password@host:6379/0 or rediss://…, for the control plane alone."""
+    external_tenant_urls: dict[str, TenantUrl] = Field(default_factory=dict)
+    """For each of `tenants` the URL of the same server with a user of that namespace's own, who may touch nothing but its
+    keys (docs/operations.md has the ACL): whoever may write to the control plane's queue can have results of all removed."""
 
 
 class Persistence(Part):
