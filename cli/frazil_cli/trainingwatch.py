@@ -43,7 +43,7 @@ class TrainingWatch:
         for progress in spooled_training(spool):
             self.progress = progress
             if progress.checkpoint is not None:
-                self.checkpoint = max(self.checkpoint or 0, int(progress.checkpoint["step"]))
+                self.checkpoint = max(self.checkpoint or 0, progress.checkpoint.step)
         if (status := read_status(spool)) is not None:
             self.uploads[0] = status
             troubled = status.state in ("StoreUnreachable", "StoreDenied")

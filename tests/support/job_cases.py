@@ -264,7 +264,6 @@ def _pods(kind: str) -> list[Case]:
         Case(kind, "", "beginning with a letter", {"metadata.name": "7-dwarfs"}),
         Case(kind, "", "beginning with a letter", {"metadata.name": "a.b"}),
         Case(kind, "spec.model", "must be a path or begin with", {"spec.model.uri": "gs://bucket/model"}),
-        Case(kind, "spec.model.lora[]", "must be a path or begin with", {"spec.model.lora": [{"uri": "ftp://x/y"}]}),
         Case(
             kind,
             "spec.model.cache",
@@ -314,6 +313,7 @@ def _pods(kind: str) -> list[Case]:
 
 CREATE = [
     *_pods(G),
+    Case(G, "spec.model.lora[]", "must be a path or begin with", {"spec.model.lora": [{"uri": "ftp://x/y"}]}),
     Case(G, "spec.prompts", "set exactly one of inline", {"spec.prompts.uri": "s3://b/p.jsonl"}),
     Case(G, "spec.prompts", "set exactly one of inline", {"spec.prompts.inline": None}),
     Case(G, "spec.prompts", "begin with one of s3://", {"spec.prompts": {"uri": "hf://datasets/org/prompts"}}),
@@ -378,6 +378,7 @@ CREATE = [
     Case(T, "spec.freezing", "slackPercent: must be between 0 and 100", {"spec.freezing.slackPercent": "100.1"}),
     Case(T, "spec.freezing", "replanDriftPercent: must be", {"spec.freezing.replanDriftPercent": "101"}),
     Case(T, "spec.freezing", "apfThreshold: must be between 0 and 1", {"spec.freezing.apfThreshold": "2"}),
+    Case(T, "spec", "LoRAs are for GenerationJobs", {"spec.model.lora": [{"uri": "lora"}]}),
     Case(T, "spec", "must equal workers.nodesPerReplica", {"spec.parallelism.data": 2}),
     Case(
         T,
@@ -437,8 +438,12 @@ MAY_CHANGE = [
     (T, {"spec.suspend": True, "spec.checkpoint.everySteps": 7, "spec.evaluation.batches": 1}),
 ]
 
-# Rules that no object of its kind can break, since a default is always there; the rule holds it to that.
-UNBREAKABLE = {("GenerationJob", "spec.failurePolicy", "needs retriesPerShard")}
+# Rules that no object of its kind can break, since a default is always there and the rule holds it to that; and those of
+# parts that another rule refuses altogether.
+UNBREAKABLE = {
+    ("GenerationJob", "spec.failurePolicy", "needs retriesPerShard"),
+    ("TrainingJob", "spec.model.lora[]", "must be a path or begin with"),
+}
 
 STRUCTURE: list[tuple[str, dict[str, Any]]] = [
     (G, {"spec.model": None}),

@@ -16,9 +16,12 @@ from frazil_jobs.api.parallelism import Switching
 from frazil_jobs.generation.branches import BranchSplit, split_branches
 from frazil_jobs.generation.groups import RankGroups, join_groups
 from frazil_jobs.generation.modes.asked import AskedMode
+from frazil_jobs.generation.modes.forecast import Kept, StaleTensor
+from frazil_jobs.generation.modes.link import Line, Link
 from frazil_jobs.generation.rank_grid import RankGrid
 from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.simulate import simulate
+from frazil_jobs.generation.stages.cut import Boundary, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,27 @@ def on_ranks(cases: list[Case], mode: Mode) -> list[dict[str, Any]]:
         return [_call(pipe, split, case) for case in cases]
 
 
+def out_of_order(steps: list[int]) -> str:
+    """Two stages whose first one sends what it made in `steps`, for 3, 4 … that the second takes it for."""
+    groups = groups_for(2, 1)
+    stages, boundary = Stages(owners=(0, 1), count=2), Boundary(0, 0, 1)
+    assert groups.links is not None
+    link = Link(Line(ranks=(0, 1), stage=groups.rank, up=groups.links[0], down=groups.links[1]))
+    like = torch.ones(3, 5, dtype=torch.half)
+    for expected, made in enumerate(steps, start=3):
+        link.expect(expected, stages, lambda _: (like,))
+        if groups.rank == 0:
+            link.send(boundary, Kept(made, (like * made,)))
+        for kept in link.arrived().values():
+            assert kept.step == expected
+            assert torch.equal(kept.tensors[0], like * made)
+    try:
+        link.close()
+    except StaleTensor as error:
+        return str(error)
+    return "in order"
+
+
 def with_sequence(cases: list[Case], mode: Mode) -> list[dict[str, Any]]:
     """The same with two ranks sharing the tokens of each branch."""
     grid = RankGrid(conditioning=2, sequence=2)
@@ -90,10 +114,23 @@ def _call(pipe: Any, split: BranchSplit, case: Case) -> dict[str, Any]:
     }
 
 
-def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether two runs of a call are equal bit for bit, at every step."""
+def as_simulated(ranks: list[list[dict[str, Any]]], expected: list[dict[str, Any]]) -> bool:
+    """Whether all ranks made every call as the simulator did, at every step, and used nothing older or younger.
+
+    An age is a rank's own (a stage that needs no boundary has none); the step's is the greatest.
+    """
+    return all(
+        all(_same(rank[call], one) for rank in ranks)
+        and [max(ages) for ages in zip(*(rank[call]["ages"] for rank in ranks), strict=True)] == one["ages"]
+        for call, one in enumerate(expected)
+    )
+
+
+def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two runs of a call are equal bit for bit, at every step, and say the same of themselves."""
     return (
         ours["kinds"] == theirs["kinds"]
+        and ours["facts"] == theirs["facts"]
         and len(ours["inputs"]) == len(theirs["inputs"])
         and all(map(torch.equal, ours["inputs"], theirs["inputs"]))
         and all(map(torch.equal, ours["predictions"], theirs["predictions"]))

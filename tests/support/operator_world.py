@@ -14,7 +14,16 @@ from typing import Any
 
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.trainingjob import TrainingJob
-from frazil_operator.reconcile.plan import Finalization, GangSupport, Inspection, Observed, Patch, Plan, Removal
+from frazil_operator.reconcile.plan import (
+    Finalization,
+    GangSupport,
+    Inspection,
+    Observed,
+    Patch,
+    Plan,
+    Progress,
+    Removal,
+)
 from frazil_operator.reconcile.reconcile import reconcile
 from frazil_operator.settings import Settings, parse_settings
 
@@ -91,7 +100,7 @@ class World:
     inspection: Inspection | None = None
     finalization: Finalization | None = None
     removal: Removal | None = None
-    progress: tuple[dict[str, Any], ...] | None = None
+    progress: tuple[Progress, ...] | None = None
     gang: GangSupport = field(default_factory=GangSupport)
     config_map_text: str | None = None
     strangers: tuple[str, ...] = ()
@@ -145,6 +154,8 @@ class World:
         """What a plan writes, in the order of frazil_operator.engine.worker."""
         writes: list[Callable[[], None]] = [partial(self.remove, one.kind, one.name) for one in plan.delete]
         writes += [partial(self._patch, patch) for patch in plan.patch]
+        gone = [thing for thing in plan.ensure if (thing["kind"], thing["metadata"]["name"]) not in self.objects]
+        writes += [partial(self.make, thing) for thing in gone]
         writes += [partial(self.make, thing) for thing in plan.apply]
         if plan.finalizers is not None:
             writes.append(partial(self.body["metadata"].__setitem__, "finalizers", list(plan.finalizers)))
@@ -237,6 +248,14 @@ class World:
         """A pod whose container ended with an exit code."""
         end = {"name": container, "state": {"terminated": {"exitCode": code, "message": message}}}
         return self.pod(job, phase="Failed", containerStatuses=[end])
+
+    def idle_pod(self, job: str, **status: Any) -> dict[str, Any]:
+        """A pod that has just come to its node."""
+        when = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": when}
+        waiting = {"name": "fetch", "state": {"waiting": {"reason": "PodInitializing"}}}
+        idle = {"phase": "Pending", "conditions": [placed], "initContainerStatuses": [waiting]}
+        return self.pod(job, **{**idle, **status})
 
     def later(self, seconds: float) -> None:
         """Let time pass."""

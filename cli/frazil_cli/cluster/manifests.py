@@ -51,7 +51,7 @@ def manifests(job: Job, *, pin: Mapping[str, Any] | None, settings: Settings, pr
         left = int(pin["shards"]) - job.spec.workers.replicas
         if left > 0:
             notes.append(f"{left} more gangs follow, one when another ends: a Job (and its PodGroup) for each shard")
-    return Manifests(tuple(map(dict, plan.apply)), tuple(notes), _refusal(plan.status or {}))
+    return Manifests(tuple(map(dict, (*plan.ensure, *plan.apply))), tuple(notes), _refusal(plan.status or {}))
 
 
 def _paths(job: Job) -> list[str]:

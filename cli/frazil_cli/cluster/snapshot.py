@@ -24,7 +24,6 @@ _TROUBLE: Final = frozenset(
         c.IMAGE_PULL,
         c.WORKER_FAILED,
         c.DISRUPTED,
-        c.RANK_REPLACED,
         c.UPLOAD_FAILED,
     }
 )

@@ -69,11 +69,9 @@ REFUSED: Final = "Refused"
 RESTARTING: Final = "Restarting"
 """An attempt is being replaced by the next."""
 WORKER_FAILED: Final = "WorkerFailed"
-"""A pod ended with an error: charged."""
+"""A pod ended with an error, or was deleted by somebody: charged."""
 DISRUPTED: Final = "Disrupted"
 """A pod was evicted, preempted, or lost with its node: free of charge."""
-RANK_REPLACED: Final = "RankReplaced"
-"""A pod of a gang was deleted and made again behind our back: the gang can't go on with it."""
 RESTARTED: Final = "Restarted"
 """False: the next attempt runs."""
 
@@ -131,7 +129,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     QUOTA_RESERVED: (ADMITTED, NO_QUEUE, WAITING_FOR_QUOTA, TOPOLOGY_PLACEMENT_FAILED, PREEMPTED),
     GANG_SCHEDULED: (SCHEDULED, UNSCHEDULABLE, NOT_REQUIRED, PROVIDER_UNAVAILABLE),
     PODS_READY: (ALL_READY, WAITING_FOR_PODS, IMAGE_PULL, REFUSED),
-    RESTARTING: (WORKER_FAILED, DISRUPTED, RANK_REPLACED, RESTARTED),
+    RESTARTING: (WORKER_FAILED, DISRUPTED, RESTARTED),
     OUTPUTS_STORED: (ALL_STORED, UPLOADING, FINALIZING, UPLOAD_FAILED, REMOVAL_FAILED),
     CHECKPOINT_STORED: (STORED, UPLOADING, NO_CHECKPOINT),
     COMPLETE: (SUCCEEDED, SUCCESS_POLICY_MET),

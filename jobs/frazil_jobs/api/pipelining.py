@@ -49,7 +49,8 @@ class TrainingParallelism(ApiModel):
     GPU. At least `pipeline`; 2 to 4 times as many are usual."""
     partition: Literal["Uniform", "Balanced"] = "Balanced"
     """Cut of the model into stages. Uniform (published): the same number of blocks each. Balanced (the default): the
-    same measured time, since embeddings and heads make end stages slower, and the slowest stage sets the pace."""
+    shortest step, by times counted from the model's config, since embeddings and heads make end stages slower, and the
+    slowest stage sets the pace."""
 
 
 class Freezing(ApiModel):
@@ -58,7 +59,8 @@ class Freezing(ApiModel):
 
     The defaults are Frazil's. Method Timely with selection Uniform, slackPercent "0" and parallelism.partition Uniform
     is the published TimelyFreeze (arXiv 2602.05754); its runs also had maxFreezeRatio "0.8", probe AllFrozen,
-    redrawEvery 10, replanDriftPercent "0" and rescaleGradients false."""
+    redrawEvery 10, replanDriftPercent "0" and rescaleGradients false. With that probe and no new plans, the plan is made
+    from the median time of each action for itself, without communication, as published."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("double(self.maxFreezeRatio) <= 1.0", "must be between 0 and 1", "maxFreezeRatio"),

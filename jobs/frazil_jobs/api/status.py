@@ -126,11 +126,11 @@ class SchedulingStatus(StatusModel):
     queue: str | None = Field(default=None, max_length=253)
     """The LocalQueue that admits the job, if any."""
     message: str = Field(default="", max_length=1024)
-    """What it waits for, in the words of queue or scheduler."""
+    """What the queue or the scheduler says while QuotaReserved or GangScheduled is False; else empty."""
 
 
 class ChildJob(StatusModel):
-    """One child of the current attempt."""
+    """One child."""
 
     name: str = Field(max_length=253)
     """Name of the batch/v1 Job."""
@@ -165,7 +165,7 @@ class JobStatus(StatusModel):
     outputs: OutputsStatus = Field(default_factory=OutputsStatus)
     scheduling: SchedulingStatus = Field(default_factory=SchedulingStatus)
     jobs: list[ChildJob] = Field(default_factory=list, max_length=16)
-    """batch/v1 Jobs of the current attempt; the first 16 of them."""
+    """batch/v1 Jobs of the job; the last 16 of them."""
 
 
 class GenerationJobStatus(JobStatus):
@@ -192,9 +192,7 @@ class TrainingProgress(StatusModel):
     freeze_ratio: Number | None = None
     """Mean share, from 0 to 1, of the weight gradients that are skipped now: "0.21"."""
     step_seconds: Number | None = None
-    """Seconds an optimizer step takes, of late."""
-    predicted_step_seconds: Number | None = None
-    """Seconds a step should take by the plan in force. Far from stepSeconds, the plan is made again."""
+    """Seconds an optimizer step takes, of late: batchSize divided by throughput."""
     estimated_remaining_seconds: int | None = Field(default=None, ge=0)
     """Seconds until the end at that rate."""
     last_update_time: Time | None = None

@@ -104,7 +104,9 @@ class Optimizer(ApiModel):
     """Peak learning rate, reached after the warm-up. From scratch about "0.0001" to "0.001"; fine-tuning of a large
     model about "0.000005"."""
     weight_decay: Decimal = "0.01"
-    """Decoupled weight decay: each step also takes learning rate times this off a weight."""
+    """Weight decay of matrices; vectors (biases, gains of norms) have none. AdamW, decoupled: each step also takes
+    learning rate times this off a weight. SGD, as torch has it: this times the weight is added to its gradient, and so
+    goes into the momentum."""
     betas: list[Decimal] = Field(default_factory=lambda: ["0.9", "0.95"], min_length=2, max_length=2)
     """Decays of AdamW's two running means, of the gradient and of its square. For SGD the first is the momentum and the
     second isn't used."""
@@ -170,6 +172,11 @@ class TrainingJobSpec(ApiModel):
             "self.batchSize % (self.parallelism.microbatches * self.parallelism.data * self.accumulation) == 0",
             "must be a multiple of parallelism.microbatches * parallelism.data * accumulation",
             "batchSize",
+        ),
+        Rule(
+            "!has(self.model.lora) || self.model.lora.size() == 0",
+            "LoRAs are for GenerationJobs: merge them into the folder's weights, and train those",
+            "model.lora",
         ),
         Rule(
             "!has(self.dataset.sequenceLength) || self.task == 'CausalLM'",

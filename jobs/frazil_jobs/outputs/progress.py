@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from frazil_jobs.api.status import CheckpointStatus
 from frazil_jobs.base.files import write_atomically
 
 PROGRESS_FOLDER: Final = "progress"
@@ -67,7 +68,7 @@ class TrainingProgress(BaseModel):
     throughput: float | None = None
     """Samples a second."""
     freeze_ratio: float | None = None
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: CheckpointStatus | None = None
     """The newest committed one, as in status.checkpoint."""
     updated_at: float = Field(default_factory=time.time)
     """Seconds since 1970."""

@@ -86,6 +86,12 @@ def service(owner: Owner, *, attempt: int) -> dict[str, Any]:
     }
 
 
+def companions(job: Job, owner: Owner, *, attempt: int) -> list[dict[str, Any]]:
+    """What the pods of a child can't begin without: made before it."""
+    found = [config_map(job, owner, attempt=attempt)]
+    return [*found, service(owner, attempt=attempt)] if job.spec.workers.nodes_per_replica > 1 else found
+
+
 def shards_job(
     job: GenerationJob,
     owner: Owner,

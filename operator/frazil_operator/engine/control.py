@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 import redis.asyncio
+import structlog
 from celery import Celery
 from celery.result import denied_join_result
 from kombu.exceptions import OperationalError
@@ -43,6 +44,8 @@ class _Open:
     ask: Ask
     task_id: str
     asked_at: float
+    about: Mapping[str, Any] = field(default_factory=structlog.contextvars.get_contextvars)
+    """How log lines name the job, of whoever asked: it's asked again from elsewhere."""
 
 
 class Control:
@@ -95,7 +98,8 @@ class Control:
             await asyncio.to_thread(self._publish, question)
         except (redis.RedisError, OSError, OperationalError) as error:
             self._metrics.outages.labels(during="asking").inc()
-            log.warning("Redis does not answer; asked again soon", task=question.ask.name, error=str(error))
+            words = {**question.about, "task": question.ask.name, "error": str(error)}
+            log.warning("Redis does not answer; asked again soon", **words)
             return
         self._metrics.asks.labels(task=question.ask.name).inc()
 

@@ -29,9 +29,8 @@ from frazil_operator.engine.state import FINAL, State
 from frazil_operator.engine.watchdog import Watchdog
 from frazil_operator.engine.watching import watch
 from frazil_operator.engine.worker import Known, Worker
-from frazil_operator.gang.placement import API_VERSIONS
 from frazil_operator.kube.client import Kube, KubeError
-from frazil_operator.kube.discovery import gang_support, kueue_version
+from frazil_operator.kube.discovery import Served, served
 from frazil_operator.kube.lease import Lease
 from frazil_operator.reconcile.plan import Key
 from frazil_operator.settings import Settings
@@ -124,14 +123,14 @@ class Operator:
             changed=look_at,
             metrics=metrics,
         )
-        known = Known(kube, state, queue, control, board, settings, metrics, gang=await gang_support(kube))
-        podgroups, workloads = API_VERSIONS.get(known.gang.provider), await kueue_version(kube)
+        begun = await served(kube)
+        known = Known(kube, state, queue, control, board, settings, metrics, gang=begun.gang)
         watchdog = Watchdog(
             kube,
             state,
             watched={**dict.fromkeys(KINDS.values(), API_VERSION), "Job": "batch/v1", "Pod": "v1"}
-            | ({"PodGroup": podgroups} if podgroups else {})
-            | ({"Workload": workloads} if workloads else {}),
+            | ({"PodGroup": begun.podgroups} if begun.podgroups else {})
+            | ({"Workload": begun.workloads} if begun.workloads else {}),
             namespaces=settings.namespaces,
             changed=queue.add,
             seconds=settings.resync_seconds,
@@ -143,17 +142,18 @@ class Operator:
             queue=queue,
             heard=watchdog.heard,
             gone=control.forget,
-            podgroups=podgroups,
-            workloads=workloads,
+            podgroups=begun.podgroups,
+            workloads=begun.workloads,
         )
-        log.info("gang scheduling", provider=known.gang.provider)
+        metrics.gang_provider.labels(provider=begun.gang.provider).set(1)
+        log.info("gang scheduling", provider=begun.gang.provider)
         watching_stop = asyncio.Event()
         caught_up = asyncio.create_task(watchdog.caught_up(), name="catching up")
         parts = {
             "watching": watch(registry, namespaces=settings.namespaces, stop=watching_stop),
             "asking": control.poll(),
             "progress": board.run(),
-            "discovery": self._discover(known),
+            "discovery": until_served_otherwise(kube, begun),
             "resync": self._resync(known),
             "lease": lease.hold(),
             "watchdog": watchdog.run(),
@@ -186,23 +186,6 @@ class Operator:
         health.working = True
         await Worker(known).run()
 
-    async def _discover(self, known: Known) -> None:
-        """A provider that is installed, or removed, while the operator runs."""
-        while True:
-            known.metrics.gang_provider.clear()
-            known.metrics.gang_provider.labels(provider=known.gang.provider).set(1)
-            await asyncio.sleep(_DISCOVERY_SECONDS)
-            try:
-                found = await gang_support(known.kube)
-            except KubeError as error:
-                log.warning("discovery failed", error=str(error))
-                continue
-            if found != known.gang:
-                log.info("gang scheduling changed", provider=found.provider)
-                known.gang = found
-                for key in known.state.all_keys():
-                    known.queue.add(key)
-
     async def _resync(self, known: Known) -> None:
         """Look at every job once in a while, spread over the time, and count them."""
         while True:
@@ -216,6 +199,30 @@ class Operator:
                     await asyncio.sleep(pause)
             rest = known.settings.resync_seconds - (time.monotonic() - started)
             await asyncio.sleep(max(0.05, min(rest, 15.0)))
+
+
+async def until_served_otherwise(kube: Kube, begun: Served) -> None:
+    """Return when something that is watched has been removed, or something that should be was installed: watches are begun
+    once. An API server that restarts may leave out a group for a moment, so a change counts when it's answered twice.
+    """
+    last = begun
+    while True:
+        await asyncio.sleep(_DISCOVERY_SECONDS)
+        try:
+            found = await served(kube)
+        except KubeError as error:
+            log.warning("discovery failed", error=str(error))
+            found = begun
+        if found == last != begun:
+            log.warning(
+                "a gang provider or Kueue was installed or removed; the operator begins anew to watch what there is",
+                provider=found.gang.provider,
+                provider_before=begun.gang.provider,
+                workloads=found.workloads,
+                workloads_before=begun.workloads,
+            )
+            return
+        last = found
 
 
 def count_jobs(known: Known, keys: list[Key]) -> None:

@@ -43,6 +43,12 @@ def newer(one: Body, other: Body) -> bool:
     return one["metadata"].get("uid") == other["metadata"].get("uid") and version_of(one) > version_of(other)
 
 
+def named(key: Key, job: Body | None) -> dict[str, Any]:
+    """How log lines name a job: with the attempt that it's at, while it's there."""
+    attempt = {} if job is None else {"attempt": (job.get("status") or {}).get("attempt", 0)}
+    return {"job": key.name, "namespace": key.namespace, "kind": key.kind, **attempt}
+
+
 class State:
     """Jobs by key, children by the uid of their job."""
 
@@ -177,10 +183,10 @@ class State:
         """The phase that a job's status says."""
         return str(((self.job(key) or {}).get("status") or {}).get("phase") or "")
 
-    def at_work(self) -> list[tuple[str, str]]:
-        """Namespace and uid of the jobs whose pods may be telling how far they are."""
+    def at_work(self) -> list[tuple[Key, Body]]:
+        """The jobs whose pods may be telling how far they are."""
         return [
-            (key.namespace, str(job["metadata"]["uid"]))
+            (key, job)
             for key in self.all_keys()
             if (job := self.job(key)) is not None and self.phase(key) not in ("", *FINAL, "Suspended", "Queued")
         ]

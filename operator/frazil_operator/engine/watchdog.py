@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from frazil_jobs.base.log import get_logger
 from frazil_operator.build.labels import watched_label
-from frazil_operator.engine.state import Id, State, version_of
-from frazil_operator.kube.client import Kube, KubeError
+from frazil_operator.engine.state import Id, State, named, version_of
+from frazil_operator.kube.client import Kube, KubeError, NotFound
 from frazil_operator.kube.paths import collection_of
 from frazil_operator.reconcile.plan import Key
 
@@ -28,6 +28,14 @@ _POLL_SECONDS: Final = 0.5
 _PAGE: Final = "500"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _OWN: Final = ("GenerationJob", "TrainingJob")
+
+
+class Listing(NamedTuple):
+    """What there is."""
+
+    versions: dict[Id, int]
+    kinds: frozenset[str]
+    """Those that could be listed: one that is not served just now says nothing of its objects."""
 
 
 class Watchdog:
@@ -71,12 +79,14 @@ class Watchdog:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
             until = self._clock() + _LIST_AGAIN_SECONDS
-            while self._behind(there):
+            while self._behind(there.versions):
                 if self._clock() >= until:
                     break
                 await asyncio.sleep(_POLL_SECONDS)
             else:
-                log.info("all that there is is known", objects=len(there), seconds=round(self._clock() - began, 1))
+                log.info(
+                    "all that there is is known", objects=len(there.versions), seconds=round(self._clock() - began, 1)
+                )
                 return
 
     async def run(self) -> None:
@@ -94,18 +104,20 @@ class Watchdog:
         """Compare once; the watches that stand still. Raises KubeError."""
         before, began = self._state.versions(), self._clock()
         there = await self._list()
-        behind = self._behind(there)
-        ghosts = before.keys() - there.keys()
+        behind = self._behind(there.versions)
+        ghosts = _missing(before, there)
         if not behind and not ghosts:
             return []
         await asyncio.sleep(self._grace)
         there = await self._list()
         known = self._state.versions()
-        for one in (ghosts & known.keys()) - there.keys():
-            log.info("a watch did not tell that an object is gone", kind=one.kind, namespace=one.namespace, uid=one.uid)
-            if (key := self._state.lose(one)) is not None:
+        for one in ghosts & _missing(known, there):
+            key = self._state.lose(one)
+            about = {"namespace": one.namespace} if key is None else named(key, self._state.job(key))
+            log.info("a watch did not tell that an object is gone", object=f"{one.kind} {one.uid}", **about)
+            if key is not None:
                 self._changed(key)
-        late = {one for one, version in behind.items() if one in there and known.get(one, 0) < version}
+        late = {one for one, version in behind.items() if one in there.versions and known.get(one, 0) < version}
         still = {self._watch_of(one.kind, one.namespace) for one in late}
         return sorted(
             kind if namespace is None else f"{kind} in {namespace}"
@@ -121,14 +133,23 @@ class Watchdog:
     def _watch_of(self, kind: str, namespace: str) -> tuple[str, str | None]:
         return kind, None if None in self._places else namespace
 
-    async def _list(self) -> dict[Id, int]:
-        found = {}
+    async def _list(self) -> Listing:
+        found: dict[Id, int] = {}
+        kinds = set()
         for kind, api_version in self._watched.items():
-            for namespace in self._places:
-                async for meta in self._metadata(api_version, kind, namespace):
-                    one = Id(kind, str(meta["namespace"]), str(meta["uid"]))
-                    found[one] = version_of({"metadata": meta})
-        return found
+            try:
+                found |= await self._list_kind(kind, api_version)
+                kinds.add(kind)
+            except NotFound:
+                log.warning("a kind is not served just now; it's not compared", watched=kind, version=api_version)
+        return Listing(found, frozenset(kinds))
+
+    async def _list_kind(self, kind: str, api_version: str) -> dict[Id, int]:
+        return {
+            Id(kind, str(meta["namespace"]), str(meta["uid"])): version_of({"metadata": meta})
+            for namespace in self._places
+            async for meta in self._metadata(api_version, kind, namespace)
+        }
 
     async def _metadata(self, api_version: str, kind: str, namespace: str | None) -> AsyncIterator[dict[str, Any]]:
         query = {"limit": _PAGE} | _selector(kind)
@@ -141,6 +162,11 @@ class Watchdog:
             if not token:
                 return
             query["continue"] = token
+
+
+def _missing(known: Mapping[Id, int], there: Listing) -> set[Id]:
+    """What is known and not there."""
+    return {one for one in known if one.kind in there.kinds and one not in there.versions}
 
 
 def _selector(kind: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from frazil_operator.engine.control import Control
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.engine.progress import ProgressBoard
 from frazil_operator.engine.queue import WorkQueue
-from frazil_operator.engine.state import State
+from frazil_operator.engine.state import State, named
 from frazil_operator.engine.writer import Refused, Writer
 from frazil_operator.kube.client import Conflict, Forbidden, Invalid, Kube, KubeError, NotFound
 from frazil_operator.kube.paths import path_of
@@ -69,7 +69,7 @@ class Worker:
             key, added_at = await known.queue.get()
             known.metrics.waited_seconds.observe(max(0.0, time.monotonic() - added_at))
             started, self._wrote_at = time.perf_counter(), None
-            structlog.contextvars.bind_contextvars(job=key.name, namespace=key.namespace, kind=key.kind)
+            structlog.contextvars.bind_contextvars(**named(key, known.state.job(key)))
             try:
                 result = await self._once(key)
             finally:
@@ -115,7 +115,6 @@ class Worker:
             known.queue.drop(key)
             return None
         observed = await self._observe(key, job)
-        structlog.contextvars.bind_contextvars(attempt=(job.get("status") or {}).get("attempt", 0))
         plan = reconcile(observed, known.clock(), known.settings)
         if plan.read_config_map is not None:
             text, problem = await self._config_map(key, *plan.read_config_map)
@@ -136,6 +135,8 @@ class Worker:
         return plan.requeue_after
 
     async def _carry_out(self, key: Key, job: Object, plan: Plan) -> None:
+        if plan.status is not None:
+            structlog.contextvars.bind_contextvars(attempt=plan.status.get("attempt", 0))
         if await self._writer.carry_out(key, job, plan):
             self._wrote_at = time.monotonic()
 

@@ -50,14 +50,15 @@ class Writer:
             await self._delete(deletion)
         for patch in plan.patch:
             await self._patch(patch)
-        await asyncio.gather(*(self._must_be_ours(thing) for thing in plan.apply))
-        for thing in plan.apply:
+        await asyncio.gather(*(self._is_there(thing) for thing in plan.apply))
+        gone = [thing for thing in plan.ensure if not await self._is_there(thing)]
+        for thing in (*gone, *plan.apply):
             await self._apply(thing)
         if plan.finalizers is not None:
             await self._finalizers(key, job, plan.finalizers)
             job = self._state.job(key) or job
         written = plan.status is not None and await self._status(key, job, plan)
-        wrote = bool(written or plan.delete or plan.patch or plan.apply or plan.finalizers is not None)
+        wrote = bool(written or plan.delete or plan.patch or gone or plan.apply or plan.finalizers is not None)
         if wrote:
             await asyncio.gather(*(self._post(key, job, event) for event in plan.events))
         if plan.delete_job:
@@ -66,19 +67,21 @@ class Writer:
             log.info("its time to live is over: deleted")
         return wrote
 
-    async def _must_be_ours(self, thing: Object) -> None:
-        """Server-side apply would take over an object of somebody else that happens to have the name. Raises Refused."""
+    async def _is_there(self, thing: Object) -> bool:
+        """Whether an object that is to be applied is there. Server-side apply would take over one of somebody else that
+        happens to have the name: raises Refused."""
         kind, meta = str(thing["kind"]), thing["metadata"]
         uid, name = meta["labels"][JOB_UID], meta["name"]
         if any(child["metadata"]["name"] == name for child in self._state.children(uid).get(kind.lower(), ())):
-            return
+            return True
         try:
             there = await self._kube.get(path_of(thing["apiVersion"], kind, meta["namespace"], name))
         except NotFound:
-            return
+            return False
         if (there["metadata"].get("labels") or {}).get(JOB_UID) != uid:
             words = f"there is a {kind} {name!r} that is not of this job: delete it, or rename the job"
             raise Refused(words, Conflict(409, "AlreadyExists", words))
+        return True
 
     async def _apply(self, thing: Object) -> None:
         try:
@@ -96,7 +99,7 @@ class Writer:
                 deletion.kind, path, uid=deletion.uid, propagation=deletion.propagation, grace=deletion.grace_seconds
             )
         except Conflict:
-            log.info("it's another object by now; left alone", name=deletion.name, kind=deletion.kind)
+            log.info("it's another object by now; left alone", object=f"{deletion.kind} {deletion.name}")
 
     async def _patch(self, patch: Patch) -> None:
         body: dict[str, Any] = dict(patch.body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from frazil_operator.gang.placement import API_VERSIONS, choose
 from frazil_operator.kube.client import Kube
 from frazil_operator.reconcile.plan import GangSupport
@@ -9,14 +11,33 @@ from frazil_operator.reconcile.plan import GangSupport
 KUEUE = "kueue.x-k8s.io"
 
 
-async def gang_support(kube: Kube) -> GangSupport:
-    """The gang provider to use just now."""
-    served = {version for version in API_VERSIONS.values() if await kube.serves(version, "PodGroup")}
-    return GangSupport(choose(frozenset(served)))
+@dataclass(frozen=True)
+class Served:
+    """Of the kinds that not every cluster has, those that are used."""
+
+    gang: GangSupport
+    workloads: str | None
+    """API version of Kueue's Workloads; None without Kueue."""
+
+    @property
+    def podgroups(self) -> str | None:
+        """API version of the gang provider's PodGroups; None without a provider."""
+        return API_VERSIONS.get(self.gang.provider)
 
 
-async def kueue_version(kube: Kube) -> str | None:
-    """The newest version of Kueue's group that serves Workloads; None without Kueue."""
+async def served(kube: Kube) -> Served:
+    """What is served just now. Raises KubeError."""
+    return Served(await _gang_support(kube), await _kueue_version(kube))
+
+
+async def _gang_support(kube: Kube) -> GangSupport:
+    """The gang provider to use."""
+    found = {version for version in API_VERSIONS.values() if await kube.serves(version, "PodGroup")}
+    return GangSupport(choose(frozenset(found)))
+
+
+async def _kueue_version(kube: Kube) -> str | None:
+    """The newest version of Kueue's group that serves Workloads."""
     groups = (await kube.get("/apis")).get("groups", ())
     versions = next((group.get("versions", ()) for group in groups if group.get("name") == KUEUE), ())
     for version in versions:

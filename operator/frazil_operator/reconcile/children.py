@@ -82,6 +82,14 @@ def pod_ended(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def idle_since(pod: Object) -> datetime | None:
+    """Since when a pod has been on its node, if none of its containers has begun."""
+    begun = any({"running", "terminated"} & (one.get("state") or {}).keys() for one in _statuses(pod))
+    if begun or deleted(pod) or pod_ended(pod):
+        return None
+    return time_of((condition(pod, "PodScheduled") or {}).get("lastTransitionTime"))
+
+
 class Trouble(NamedTuple):
     """Why a pod doesn't start."""
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
-from frazil_operator.build.labels import attempt_of
+from frazil_operator.build.children import companions
+from frazil_operator.build.labels import Owner, attempt_of
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import deadlines
@@ -16,6 +17,8 @@ from frazil_operator.reconcile.stopping import hold, release
 from frazil_operator.reconcile.times import text_of
 
 _STRANGER_SECONDS: Final = 5.0
+_IDLE_SECONDS: Final = 60.0
+"""A pod that has been on its node for so long and has not begun may lack what it's to be given."""
 _MOST_JOBS: Final = 16
 
 
@@ -70,16 +73,20 @@ def stay_refused(draft: Draft, job: Job, children: list[Object]) -> bool:
     return bool(words)
 
 
+def mend(draft: Draft, job: Job, owner: Owner, *, attempt: int) -> None:
+    """Look for what the pods of a child are given, where one of them waits for something: somebody may have deleted it, and
+    the pod would wait for ever. While pods run nothing is looked for: they have what they need."""
+    idle = [since for pod in draft.observed.of("pod") if (since := kids.idle_since(pod)) is not None]
+    if any((draft.now - since).total_seconds() >= _IDLE_SECONDS for since in idle):
+        draft.ensures += companions(job, owner, attempt=attempt)
+
+
 def gang_condition(draft: Draft, job: Job) -> None:
     """Say whether the pods of a replica are placed together, and by whom."""
     wanted = job.spec.scheduling.gang
     provider = draft.observed.gang.provider
     in_use = provider if job.spec.workers.nodes_per_replica > 1 and wanted != "None" else "none"
-    draft.fields["scheduling"] = {
-        "provider": in_use,
-        "queue": job.spec.scheduling.queue_name,
-        "message": str((draft.fields.get("scheduling") or {}).get("message", "")),
-    }
+    draft.fields["scheduling"] = {"provider": in_use, "queue": job.spec.scheduling.queue_name}
     if job.spec.scheduling.queue_name is None:
         draft.fields["scheduling"].pop("queue")
     if job.spec.workers.nodes_per_replica == 1:

@@ -35,7 +35,6 @@ _WARNINGS: Final = frozenset(
         c.REFUSED,
         c.WORKER_FAILED,
         c.DISRUPTED,
-        c.RANK_REPLACED,
         c.UPLOAD_FAILED,
         c.REMOVAL_FAILED,
         *c.REASONS[c.FAILED],
@@ -53,6 +52,7 @@ class Draft:
     fields: dict[str, Any]
     """The rest of the status, camelCase, as it will be written."""
     applies: list[Object] = field(default_factory=list)
+    ensures: list[Object] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -175,6 +175,11 @@ class Draft:
         self.again(left)
         return None
 
+    def _waits_for(self) -> str:
+        """What keeps the pods from being placed, in the words of queue or scheduler."""
+        found = (c.find(self.conditions, kind) for kind in (c.QUOTA_RESERVED, c.GANG_SCHEDULED))
+        return next((one.message for one in found if one is not None and one.status == "False"), "")
+
     def plan(self, *, suspend: bool = False, delete_job: bool = False) -> Plan:
         """What was collected."""
         status = {
@@ -183,9 +188,12 @@ class Draft:
             "phase": phase_of(self.conditions, suspend=suspend),
             "conditions": [condition.document() for condition in self.conditions],
         }
+        if "scheduling" in status:
+            status["scheduling"] = {**status["scheduling"], "message": self._waits_for()}
         written = self._worth_writing({name: value for name, value in status.items() if value is not None})
         return Plan(
             apply=tuple(self.applies),
+            ensure=tuple(self.ensures),
             patch=tuple(self.patches),
             delete=tuple(self.deletions),
             status=written,

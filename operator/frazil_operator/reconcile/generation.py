@@ -8,14 +8,15 @@ from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
-from frazil_operator.build.children import config_map, gang_job, service
-from frazil_operator.build.labels import Owner
+from frazil_operator.build.children import companions, gang_job
+from frazil_operator.build.labels import Owner, attempt_of
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import deadlines, gangs, inspection, outputs, progress, queue, ranges, shards
 from frazil_operator.reconcile.common import (
     begin_work,
     gang_condition,
+    mend,
     stay_refused,
     stay_stopped,
     tell_jobs,
@@ -85,6 +86,7 @@ def _shards(
         _all_ready(draft)
         outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
         return
+    mend(draft, job, owner, attempt=attempt_of(child))
     tell_readiness(draft, ready=kids.ready(child) + kids.succeeded(child), wanted=min(wanted, int(pin["shards"])))
     draft.condition(c.OUTPUTS_STORED, "False", reason=c.UPLOADING, message="outputs are stored as they are made")
     if deadlines.enforce(draft, job):
@@ -168,7 +170,8 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
         _all_ready(draft)
         outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
         return
-    made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken, newest=newest)
+    mend(draft, job, owner, attempt=0)
+    made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken)
     waiting_gangs = [gang.job for unit, (gang, _) in broken.items() if unit not in units]
     tell_jobs(draft, [*waiting_gangs, *children, *made])
     gangs.sweep_groups(draft, [*children, *made])
@@ -191,13 +194,12 @@ def _make_gangs(
     *,
     units: list[int],
     broken: Mapping[int, tuple[gangs.Gang, bool]],
-    newest: Mapping[int | None, gangs.Gang],
 ) -> list[Object]:
-    """A gang for each of `units`; what it replaces is charged to it."""
+    """A gang for each of `units`; what it replaces is charged to it. All share what the first one's pods were given."""
     attempt, restarts = int(draft.fields["attempt"]), int(draft.fields["restarts"])
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
-    if units and not newest:
-        draft.applies += [config_map(job, owner, attempt=0), service(owner, attempt=0)]
+    if units:
+        draft.ensures += companions(job, owner, attempt=0)
     made: list[Object] = []
     for unit in units:
         tries, restarted = 0, ""

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from frazil_jobs.outputs.progress import ShardProgress, TrainingProgress
+
 JobKind = Literal["GenerationJob", "TrainingJob"]
+Progress = ShardProgress | TrainingProgress
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -74,13 +77,14 @@ class Observed:
     """The job, as the API server has it."""
     children: Mapping[str, tuple[Object, ...]] = field(default_factory=dict)
     """Objects that carry this job's uid as label, by lower-case kind: job, pod, podgroup, workload (Kueue's). ConfigMaps
-    and Services are not watched: they are made before the child that needs them."""
+    and Services are not watched, the operator may not even list them: they are made before the child that needs them, and
+    looked for where a pod of it does not begin (`Plan.ensure`)."""
     inspection: Inspection | None = None
     """None: not asked, or no answer yet."""
     finalization: Finalization | None = None
     removal: Removal | None = None
-    progress: tuple[Mapping[str, Any], ...] | None = None
-    """What Redis holds, one mapping a shard (frazil_jobs.outputs.progress.ShardProgress). None: unknown."""
+    progress: tuple[Progress, ...] | None = None
+    """What Redis holds, by shard. None: unknown."""
     gang: GangSupport = GangSupport()
     config_map_text: str | None = None
     """The prompts' ConfigMap key, once `Plan.read_config_map` has asked for it."""
@@ -154,11 +158,13 @@ class Ask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now, in this order: ask, delete, patch, apply, finalizers, status, events; and when to look again."""
+    """What to do now, and when to look again. The order: ask, delete, patch, ensure, apply, finalizers, status, events."""
 
     apply: tuple[Object, ...] = ()
     """For server-side apply, in order: children that are not there yet. Once made they are only patched, since a queue or
     the Job controller writes to them too."""
+    ensure: tuple[Object, ...] = ()
+    """Looked for, and applied as above where they are gone: what a child can't do without and nobody watches."""
     patch: tuple[Patch, ...] = ()
     delete: tuple[Deletion, ...] = ()
     status: Mapping[str, Any] | None = None
@@ -172,4 +178,4 @@ class Plan:
     requeue_after: float | None = None
     """Seconds. None: when something changes."""
     delete_job: bool = False
-    """The job's own time to live is over: delete it, foreground."""
+    """The job's own time to live is over: delete it; its children follow in the background."""

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from frazil_jobs.api.generationjob import GenerationJob
+from frazil_jobs.outputs.progress import ShardProgress
 from frazil_operator.reconcile import ranges
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.times import text_of
 
 _FRESH_SECONDS: Final = 60.0
 """A shard that said nothing for so long adds no rate."""
+SLOWEST: Final = 1e-6
+"""A rate below this, a second, says nothing of the end."""
 
 
 def tell(draft: Draft, job: GenerationJob, pin: Mapping[str, Any], *, completed: str, failed: str) -> None:
@@ -32,15 +35,14 @@ def tell(draft: Draft, job: GenerationJob, pin: Mapping[str, Any], *, completed:
     given_up = outputs_of(failed, pin) * each
     rate = 0.0
     for one in draft.observed.progress or ():
-        shard = int(one.get("shard", -1))
-        if not 0 <= shard < shards or ranges.contains(completed, shard):
+        if not isinstance(one, ShardProgress) or one.shard >= shards or ranges.contains(completed, one.shard):
             continue
-        generated += int(one.get("generated", 0))
-        stored += int(one.get("stored", 0))
-        if ranges.contains(failed, shard):
-            given_up -= int(one.get("stored", 0))
-        elif one.get("state") == "Running" and draft.now.timestamp() - float(one.get("updated_at", 0)) < _FRESH_SECONDS:
-            rate += float(one.get("images_per_second", 0.0))
+        generated += one.generated
+        stored += one.stored
+        if ranges.contains(failed, one.shard):
+            given_up -= one.stored
+        elif one.state == "Running" and draft.now.timestamp() - one.updated_at < _FRESH_SECONDS:
+            rate += one.images_per_second
     stored = min(total, max(stored, int(before.get("stored", 0))))
     generated = min(total, max(generated, stored, int(before.get("generated", 0))))
     after: dict[str, Any] = {
@@ -51,12 +53,17 @@ def tell(draft: Draft, job: GenerationJob, pin: Mapping[str, Any], *, completed:
         "percent": stored * 100 // total if total else 0,
         "summary": f"{stored}/{total}",
     }
-    if rate > 0:
-        after["imagesPerSecond"] = f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
+    if rate >= SLOWEST:
+        after["imagesPerSecond"] = decimal(rate)
         after["estimatedRemainingSeconds"] = round(max(0, total - stored) / rate)
     last = before.pop("lastUpdateTime", None)
     after["lastUpdateTime"] = last if last and before == after else text_of(draft.now)
     draft.fields["progress"] = after
+
+
+def decimal(value: float) -> str:
+    """A measured number, as the status has it."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def outputs_of(shards: str, pin: Mapping[str, Any]) -> int:

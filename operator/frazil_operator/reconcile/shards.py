@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.base.exits import CONFIG
-from frazil_operator.build.children import config_map, shards_job
+from frazil_operator.build.children import companions, shards_job
 from frazil_operator.build.labels import LEAST, PARALLELISM, Owner
 from frazil_operator.reconcile import children as kids
 from frazil_operator.reconcile import ranges
@@ -16,13 +16,17 @@ from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Object
 from frazil_operator.settings import Settings
 
+_BY_CONFIG: Final = f"failed with exit code {CONFIG} matching "
+"""Of the words of Kubernetes' Job controller (matchPodFailurePolicy in its pkg/controller/job/pod_failure_policy.go):
+"Container %s for pod %s/%s failed with exit code %v matching %v rule at index %d"."""
+
 
 def make(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any], settings: Settings) -> Object:
     """The ConfigMap and the Job, where there is none; the Job as it's asked for."""
     attempt = int(draft.fields.get("attempt", 0))
     draft.fields["attempt"] = attempt
     at_once = parallelism(job, pin)
-    draft.applies.append(config_map(job, owner, attempt=attempt))
+    draft.applies += companions(job, owner, attempt=attempt)
     child = shards_job(job, owner, attempt=attempt, pin=pin, parallelism=at_once, settings=settings)
     draft.applies.append(child)
     return child
@@ -67,7 +71,7 @@ def judge(draft: Draft, job: GenerationJob, child: Object) -> bool:
     if reason == "PodFailurePolicy":
         if problem is not None and problem.exit_code == CONFIG:
             draft.fail(c.BAD_CONFIGURATION, kids.told(problem, message))
-        elif f"exit code {CONFIG} " in message:
+        elif _BY_CONFIG in message:  # the pod that said more is gone
             draft.fail(c.BAD_CONFIGURATION, message)
         else:
             draft.fail(c.FAILURE_RULE, kids.told(problem, message))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.trainingjob import TrainingJob
-from frazil_operator.build.children import config_map, gang_job, service
+from frazil_jobs.outputs.progress import TrainingProgress
+from frazil_operator.build.children import companions, gang_job
 from frazil_operator.build.labels import STEPS, Owner
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
@@ -15,6 +15,7 @@ from frazil_operator.reconcile import deadlines, gangs, outputs, queue
 from frazil_operator.reconcile.common import (
     begin_work,
     gang_condition,
+    mend,
     stay_refused,
     stay_stopped,
     tell_jobs,
@@ -23,6 +24,7 @@ from frazil_operator.reconcile.common import (
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Plan
 from frazil_operator.reconcile.pods import release_lost, tell_readiness
+from frazil_operator.reconcile.progress import SLOWEST, decimal
 from frazil_operator.reconcile.stopping import hold
 from frazil_operator.reconcile.times import text_of
 from frazil_operator.settings import Settings
@@ -60,7 +62,7 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
         begin_work(draft, job)
     if gang.done and _steps_of(gang) >= job.spec.steps:
         steps = job.spec.steps  # whatever Redis said last
-        draft.fields["progress"] |= {"step": steps, "summary": f"{steps}/{steps}"}
+        draft.fields["progress"] |= {"step": steps, "summary": f"{steps}/{steps}", "estimatedRemainingSeconds": 0}
         gangs.sweep_groups(draft, [])
         outputs.finalize_training(draft, job, owner)
     elif deadlines.enforce(draft, job):
@@ -73,6 +75,7 @@ def reconcile_training(draft: Draft, job: TrainingJob, owner: Owner, settings: S
         _replace(draft, job, owner, gang, settings, paid=paid)
     else:
         gangs.sweep_groups(draft, [gang.job])
+        mend(draft, _as_made_for(job, gang), owner, attempt=gang.attempt)
         tell_readiness(draft, ready=kids.ready(gang.job), wanted=job.spec.workers.nodes_per_replica)
         gangs.tell_running(draft)
     if draft.finished:
@@ -106,9 +109,7 @@ def _start(
     """One attempt: its spec (steps may have grown), the Service by which its pods meet, and the gang."""
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
     name = owner.child_name(attempt)
-    draft.applies.append(config_map(job, owner, attempt=attempt))
-    if job.spec.workers.nodes_per_replica > 1:
-        draft.applies.append(service(owner, attempt=attempt))
+    draft.applies += companions(job, owner, attempt=attempt)
     placement = place_gang(provider, job, owner, name=name, attempt=attempt)
     draft.applies += placement.objects
     made = gang_job(
@@ -169,6 +170,11 @@ def _steps_of(gang: gangs.Gang) -> int:
     return int((gang.job["metadata"].get("annotations") or {}).get(STEPS, "0"))
 
 
+def _as_made_for(job: TrainingJob, gang: gangs.Gang) -> TrainingJob:
+    """The job as the pods of a gang know it, all alike: `steps` may have grown since."""
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"steps": _steps_of(gang)})})
+
+
 def _describe(draft: Draft, owner: Owner, gang: gangs.Gang | None) -> None:
     """One replica, ready or not."""
     nodes = int(gang.job["spec"]["completions"]) if gang else 0
@@ -180,26 +186,35 @@ def _describe(draft: Draft, owner: Owner, gang: gangs.Gang | None) -> None:
     }
 
 
+def _measured(told: TrainingProgress, job: TrainingJob) -> dict[str, Any]:
+    """What the leader measured, and what follows from it."""
+    numbers = {"loss": told.loss, "throughput": told.throughput, "freezeRatio": told.freeze_ratio}
+    found: dict[str, Any] = {name: decimal(value) for name, value in numbers.items() if value is not None}
+    if told.throughput is not None and told.throughput >= SLOWEST:
+        seconds = job.spec.batch_size / told.throughput
+        left = round(max(0, job.spec.steps - told.step) * seconds)
+        found |= {"stepSeconds": decimal(seconds), "estimatedRemainingSeconds": left}
+    return found
+
+
 def _tell_progress(draft: Draft, job: TrainingJob) -> None:
-    """Set status.progress and status.checkpoint from what the leader wrote last; steps never go back within an attempt."""
-    found: Mapping[str, Any] = next(iter(draft.observed.progress or ()), {})
+    """Set status.progress and status.checkpoint from what the leader wrote last. An attempt begins at the step of the
+    checkpoint that it resumes from, so steps may go back."""
+    told = [one for one in draft.observed.progress or () if isinstance(one, TrainingProgress)]
     before = dict(draft.fields.get("progress") or {})
-    step = int(found.get("step", before.get("step", 0)))
+    step = min(told[0].step, job.spec.steps) if told else int(before.get("step", 0))
     after = {**before, "step": step, "totalSteps": job.spec.steps, "summary": f"{step}/{job.spec.steps}"}
-    after |= {
-        name: str(found[key])
-        for name, key in (("loss", "loss"), ("throughput", "throughput"), ("freezeRatio", "freeze_ratio"))
-        if found.get(key) is not None
-    }
+    if told:
+        after |= _measured(told[0], job)
     last = before.pop("lastUpdateTime", None)
     same = {name: value for name, value in after.items() if name != "lastUpdateTime"} == before
     after["lastUpdateTime"] = last if last and same else text_of(draft.now)
     draft.fields["progress"] = after
-    checkpoint = found.get("checkpoint")
+    checkpoint = told[0].checkpoint if told else None
     known = draft.fields.get("checkpoint") or {}
-    if checkpoint and int(checkpoint.get("step", 0)) > int(known.get("step", 0)):
-        draft.fields["checkpoint"] = {**known, **checkpoint}
-        step = int(checkpoint["step"])
-        draft.condition(c.CHECKPOINT_STORED, "True", reason=c.STORED, message=f"step {step} can be resumed from")
+    if checkpoint is not None and int(known.get("step", 0)) < checkpoint.step <= job.spec.steps:
+        draft.fields["checkpoint"] = {**known, **checkpoint.document()}
+        message = f"step {checkpoint.step} can be resumed from"
+        draft.condition(c.CHECKPOINT_STORED, "True", reason=c.STORED, message=message)
     elif not known:
         draft.condition(c.CHECKPOINT_STORED, "False", reason=c.NO_CHECKPOINT, message="none so far")

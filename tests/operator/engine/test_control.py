@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import redis.asyncio
+import structlog
 from kombu.exceptions import OperationalError
+from log_lines import ABOUT, log_lines
 from servers import RealRedis
 
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, make_app
@@ -75,6 +77,29 @@ def server(tmp_path):
     found.start()
     yield found
     found.stop()
+
+
+def test_a_question_that_is_asked_again_names_the_job_that_asked_it(monkeypatch):
+    """It's asked again by the loop that looks for answers, which knows no job."""
+    lines = log_lines(monkeypatch)
+    about = {"job": "ice", "namespace": "team", "kind": "GenerationJob", "attempt": 1}
+
+    class Away:
+        async def set(self, *_: object, **__: object) -> None:
+            raise redis.ConnectionError("nobody there")
+
+        async def mget(self, keys: list[str]) -> list[None]:
+            return [None] * len(keys)
+
+    async def story():
+        control = Control(make_app("redis://127.0.0.1:1/0"), Away(), answered=lambda uid: None, metrics=Metrics())
+        with structlog.contextvars.bound_contextvars(**about):
+            await control.ask(ASK)
+        await control._look()
+
+    asyncio.run(story())
+    assert len(lines) == 2
+    assert [{name: line[name] for name in ABOUT} for line in lines] == [about] * 2
 
 
 def test_a_question_is_asked_once_and_its_answer_kept(server):

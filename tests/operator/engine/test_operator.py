@@ -23,9 +23,12 @@ from operator_world import merge
 from servers import RealRedis, free_port
 
 from frazil_operator.engine.handlers import register
+from frazil_operator.engine.operator import until_served_otherwise
 from frazil_operator.engine.queue import WorkQueue
 from frazil_operator.engine.state import State
 from frazil_operator.engine.watching import watch, watch_settings
+from frazil_operator.kube.client import Unavailable
+from frazil_operator.kube.discovery import served
 from frazil_operator.reconcile.plan import Key
 
 GROUPS = {
@@ -273,6 +276,72 @@ def test_one_that_the_api_server_leaves_without_an_answer_ends(tmp_path, broker)
             await running.leading()
             server.hangs = True
             assert await running.ended() == 1, running.log
+
+    story(work())
+
+
+class Groups:
+    """An API server that serves these groups, one set of them an answer; None: it doesn't answer."""
+
+    def __init__(self, *answers: set[str] | None) -> None:
+        self.answers = list(answers)
+
+    async def serves(self, api_version: str, kind: str) -> bool:
+        if self.answers[0] is None:
+            del self.answers[0]
+            raise Unavailable(503, "ServiceUnavailable", "")
+        return api_version in self.answers[0]
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The last question of a look."""
+        found = [one for one in self.answers.pop(0) or () if one.startswith("kueue")]
+        return {"groups": [{"name": "kueue.x-k8s.io", "versions": [{"groupVersion": one} for one in found]}]}
+
+
+VOLCANO, NATIVE, KUEUE = "scheduling.volcano.sh/v1beta1", "scheduling.k8s.io/v1beta1", "kueue.x-k8s.io/v1beta2"
+
+
+@pytest.mark.parametrize(
+    ("begun", "answers", "left"),
+    [
+        (set(), [{VOLCANO}, {VOLCANO}, set()], 1),
+        ({VOLCANO}, [set(), set(), set()], 1),
+        ({VOLCANO}, [set(), {VOLCANO}, set(), {VOLCANO}, set(), set()], 0),
+        ({VOLCANO}, [set(), None, set(), set()], 0),
+        ({VOLCANO}, [{NATIVE}, set(), set()], 0),
+        ({VOLCANO}, [{VOLCANO}, None, None, {VOLCANO}, {VOLCANO, NATIVE}, {NATIVE}], 0),
+    ],
+    ids=[
+        "installed",
+        "removed",
+        "a group left out for a moment",
+        "an outage between",
+        "never twice the same",
+        "better",
+    ],
+)
+def test_another_set_of_kinds_counts_once_it_was_answered_twice_in_a_row(monkeypatch, begun, answers, left):
+    monkeypatch.setattr("frazil_operator.engine.operator._DISCOVERY_SECONDS", 0)
+
+    async def work() -> None:
+        groups = Groups(*answers)
+        await until_served_otherwise(groups, await served(Groups(begun)))
+        assert len(groups.answers) == left
+
+    story(work())
+
+
+def test_kueue_that_is_installed_later_is_seen(monkeypatch):
+    monkeypatch.setattr("frazil_operator.engine.operator._DISCOVERY_SECONDS", 0)
+
+    class Later(Groups):
+        async def serves(self, api_version: str, kind: str) -> bool:
+            return kind == "Workload"
+
+    async def work() -> None:
+        groups = Later({KUEUE}, {KUEUE})
+        await until_served_otherwise(groups, await served(Groups(set())))
+        assert groups.answers == []
 
     story(work())
 

@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from log_lines import ABOUT, log_lines
 
 from frazil_operator.engine.state import State
 from frazil_operator.engine.watchdog import Watchdog
-from frazil_operator.kube.client import Unavailable
+from frazil_operator.kube.client import NotFound, Unavailable
 from frazil_operator.reconcile.plan import Key
 
 KEY = Key("GenerationJob", "team", "ice")
@@ -38,6 +39,7 @@ class World:
         self.there: dict[str, list[dict[str, Any]]] = {JOBS: [job(5)], CHILDREN: [child(6)]}
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.away = False
+        self.unserved: set[str] = set()
         self.state = State()
         self.state.see_job(KEY, job(5), deleted=False)
         self.state.see_child("Job", child(6), deleted=False)
@@ -59,9 +61,15 @@ class World:
         if self.away:
             raise Unavailable(0, "TimeoutError", "")
         self.asked.append((path, dict(query)))
+        if path in self.unserved:
+            raise NotFound(404, "NotFound", "the server could not find the requested resource")
         start, things = int(query.get("continue", "0")), self.there.get(path, [])
         more = {"continue": str(start + 1)} if start + 1 < len(things) else {}
         return {"metadata": more, "items": [{"metadata": one["metadata"]} for one in things[start : start + 1]]}
+
+    async def caught_up(self) -> None:
+        self.state.see_job(KEY, self.there[JOBS][0], deleted=False)
+        await self.dog.caught_up()
 
     def look(self, *, meanwhile: Any = lambda: None) -> list[str]:
         async def story() -> list[str]:
@@ -113,13 +121,27 @@ def test_another_watch_that_talks_is_no_excuse():
     assert world.look(meanwhile=others) == ["GenerationJob in team"]
 
 
-def test_a_child_whose_end_no_watch_has_told_is_forgotten_and_its_job_looked_at():
+def test_a_child_whose_end_no_watch_has_told_is_forgotten_and_its_job_looked_at(monkeypatch):
     """A job of the same name would wait for it for ever."""
+    lines = log_lines(monkeypatch)
     world = World()
     world.there[CHILDREN] = []
     assert world.look() == []
     assert world.changed == [KEY]
     assert world.state.children("u1") == {}
+    line = lines.said("a watch did not tell")
+    assert line.keys() >= ABOUT
+    assert (line["job"], line["kind"], line["object"]) == ("ice", "GenerationJob", "Job c1")
+
+
+def test_a_kind_that_is_not_served_just_now_is_not_compared_and_all_others_are():
+    world = World()
+    world.unserved = {CHILDREN}
+    assert world.look() == []
+    world.there[JOBS] = [job(9)]
+    assert world.look() == ["GenerationJob"]
+    assert len(world.state.children("u1")["job"]) == 1, "nothing was said of its objects"
+    asyncio.run(asyncio.wait_for(World.caught_up(world), timeout=20))
 
 
 def test_a_job_whose_end_no_watch_has_told_is_forgotten():

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
+from log_lines import ABOUT, log_lines
 from operator_world import NOW, SETTINGS, UID, generation_job, merge, pin
 
 from frazil_operator.engine.metrics import Metrics
@@ -71,8 +75,13 @@ class Server:
         return self.put(path, there)
 
     async def create(self, kind: str, path: str, body: Any) -> dict[str, Any]:
+        self._may("Event")
         self.events.append(body["reason"])
         return dict(body)
+
+    async def delete(self, kind: str, path: str, **_: Any) -> None:
+        self._may(f"delete {kind}")
+        self.objects.pop(path, None)
 
     def _may(self, kind: str) -> None:
         if kind in self.refuse:
@@ -118,6 +127,14 @@ class Bench:
 
     async def look(self) -> str:
         return await self.worker._once(KEY)
+
+    async def work(self) -> None:
+        """As the loop of the worker does it, until nothing waits."""
+        self.queue.add(KEY)
+        working = asyncio.create_task(self.worker.run())
+        while len(self.queue) or self.queue._working:
+            await asyncio.sleep(0)
+        working.cancel()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -218,6 +235,69 @@ def test_what_the_api_server_says_of_a_child_is_in_the_status_and_it_is_tried_ag
         assert await bench.look() == "ok"
         assert bench.condition("PodsReady")["reason"] == "WaitingForPods"
         assert bench.status["jobs"][0]["name"] == "ice-a0"
+
+    story(work())
+
+
+def test_every_line_about_a_job_names_it_and_its_attempt(monkeypatch):
+    """By these words a person finds all that was said of one job."""
+    lines = log_lines(monkeypatch)
+
+    async def work():
+        bench = Bench(**GANGS)
+        bench.server.refuse = {"Job": Forbidden(403, "Forbidden", "exceeded quota"), "Event": Invalid(400, "", "no")}
+        await bench.work()
+        for said in ("status", "an Event can't be posted", "the API server refused"):
+            assert lines.said(said)["attempt"] == 0
+        bench.server.refuse = {}
+        bench.watch()
+        await bench.work()
+        (path,) = [path for path, thing in bench.server.objects.items() if thing["kind"] == "Job"]
+        ended = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}
+        bench.server.objects[path]["status"] = {"conditions": [ended]}
+        bench.server.refuse = {"delete Job": Conflict(409, "Conflict", "uid")}
+        bench.watch()
+        await bench.work()
+        assert lines.said("status")["attempt"] == 1, "the one that it has made"
+        bench.watch()
+        await bench.work()
+        assert lines.said("it's another object by now")["attempt"] == 1
+        monkeypatch.setattr(bench.worker, "reconcile", None)
+        await bench.work()
+        assert lines.said("reconcile broke down")["attempt"] == 1
+        for timer in bench.queue._timers.values():
+            timer[1].cancel()
+
+    story(work())
+    assert [line for line in lines if not line.keys() >= ABOUT] == []
+    assert {(line["job"], line["namespace"], line["kind"]) for line in lines} == {("ice", "team", "GenerationJob")}
+    assert structlog.contextvars.get_contextvars().keys() & ABOUT == set(), "the next job's lines are its own"
+
+
+def test_what_pods_wait_for_is_looked_for_and_made_again_where_it_is_gone():
+    async def work():
+        bench = Bench()
+        assert await bench.look() == "ok"
+        bench.watch()
+        path = path_of("v1", "ConfigMap", "team", "ice-a0")
+        placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": NOW.isoformat()}
+        pod = {"kind": "Pod", "apiVersion": "v1", "status": {"phase": "Pending", "conditions": [placed]}}
+        labels = bench.server.objects[path]["metadata"]["labels"]
+        meta = {"name": "ice-a0-0-x", "namespace": "team", "uid": "p1", "labels": labels}
+        bench.state.see_child("Pod", {**pod, "metadata": meta}, deleted=False)
+        bench.now += timedelta(seconds=61)
+        bench.state._clock = lambda: time.monotonic() + 61
+        before = len(bench.server.writes)
+        assert await bench.look() == "ok"
+        assert ("apply", "ConfigMap") not in bench.server.writes[before:]
+        made = bench.server.objects.pop(path)
+        assert await bench.look() == "ok"
+        assert bench.server.objects[path]["data"] == made["data"]
+        assert bench.server.writes[before:].count(("apply", "ConfigMap")) == 1
+        bench.server.put(path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {}}})
+        bench.state._clock = lambda: time.monotonic() + 122
+        assert await bench.look() == "conflict"
+        assert bench.condition("PodsReady")["reason"] == "Refused"
 
     story(work())
 

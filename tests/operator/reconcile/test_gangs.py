@@ -445,6 +445,28 @@ def test_a_gang_that_does_not_fit_says_so_in_the_schedulers_words():
     world.settle()
     assert world.condition("GangScheduled") == ("False", "Unschedulable")
     assert "0/3 nodes" in str(world.status["conditions"])
+    assert world.status["scheduling"]["message"] == "0/3 nodes are available"
+
+
+def test_the_next_gang_finds_what_somebody_deleted():
+    world = running(replicas=1)
+    del world.objects[("ConfigMap", "ice-a0")], world.objects[("Service", "ice")]
+    before = world.writes
+    world.settle()
+    assert world.writes == before, "the gang that runs has what it needs"
+    breaks(world, "ice-a0-0")
+    world.settle()
+    assert {("ConfigMap", "ice-a0"), ("Service", "ice")} <= world.objects.keys()
+
+
+def test_a_gang_whose_pod_waits_finds_what_somebody_deleted():
+    world = started(gang_job(replicas=2))
+    del world.objects[("ConfigMap", "ice-a0")], world.objects[("Service", "ice")]
+    world.idle_pod("ice-a0-1")
+    world.later(60)
+    world.settle()
+    assert {("ConfigMap", "ice-a0"), ("Service", "ice")} <= world.objects.keys()
+    assert world.made == ["ice-a0-0", "ice-a0-1"]
 
 
 def test_what_was_said_of_a_gang_that_is_over_does_not_count():

@@ -6,6 +6,7 @@ import pytest
 from operator_world import NOW, World, generation_job, merge, pin, started
 
 from frazil_jobs.api.generationjob import GenerationJobStatus
+from frazil_jobs.outputs.progress import ShardProgress, TrainingProgress
 from frazil_operator.reconcile.plan import Finalization, Inspection
 
 DONE = Finalization(total=10, stored=10, bytes=1000, manifest="manifest.json", gallery="index.html")
@@ -208,7 +209,11 @@ def test_why_the_queue_waits_is_mirrored_in_its_own_words():
     workload = {"metadata": {"name": "w", "namespace": "team"}, "kind": "Workload", "apiVersion": "kueue.x-k8s.io/v1"}
     world.make({**workload, "spec": {}, "status": {"conditions": [said]}})
     world.settle()
-    assert "insufficient quota" in str(world.status["conditions"])
+    assert world.condition("QuotaReserved") == ("False", "WaitingForQuota")
+    assert world.status["scheduling"]["message"] == "insufficient quota for nvidia.com/gpu"
+    world.job()["spec"]["suspend"] = False
+    world.settle()
+    assert world.status["scheduling"]["message"] == ""
 
 
 @pytest.mark.parametrize(
@@ -228,6 +233,18 @@ def test_a_failed_child_fails_the_job_with_the_pods_own_words(reason, code, told
     assert world.condition("Failed") == ("True", told)
     assert "spec.sampling.scheduler: unknown" in str(world.status["conditions"])
     assert world.status["shards"]["failedCount"] == 1
+
+
+def test_a_bad_configuration_whose_pod_is_gone_is_known_by_the_job_controllers_words():
+    """As kubernetes writes them in pkg/controller/job/pod_failure_policy.go."""
+    for code, told in ((78, "BadConfiguration"), (7, "FailureRule")):
+        world = running()
+        message = (
+            f"Container fetch for pod team/ice-a0-78-x failed with exit code {code} matching FailJob rule at index 1"
+        )
+        world.end_job(None, "Failed", reason="PodFailurePolicy", message=message)
+        world.settle()
+        assert world.condition("Failed") == ("True", told)
 
 
 def test_what_came_out_of_an_approximate_mode_is_in_the_jobs_events():
@@ -376,17 +393,8 @@ def test_waiting_in_a_queue_does_not_count_for_the_pre_running_deadline():
 
 def test_progress_is_exact_for_finished_shards_and_never_goes_back():
     world = running(imagesPerPrompt=2)
-    world.progress = (
-        {
-            "shard": 0,
-            "total": 8,
-            "generated": 5,
-            "stored": 3,
-            "state": "Running",
-            "images_per_second": 2.0,
-            "updated_at": NOW.timestamp(),
-        },
-    )
+    at_work = {"state": "Running", "images_per_second": 2.0, "updated_at": NOW.timestamp()}
+    world.progress = (ShardProgress(shard=0, total=8, generated=5, stored=3, **at_work),)
     world.settle()
     assert world.status["progress"]["summary"] == "3/20"
     assert world.status["progress"]["estimatedRemainingSeconds"] == 8
@@ -397,6 +405,57 @@ def test_progress_is_exact_for_finished_shards_and_never_goes_back():
     world.settle()
     assert world.status["progress"]["stored"] == (4 + 2) * 2
     assert world.status["shards"]["completed"] == "0,2"
+
+
+def test_progress_of_what_the_job_does_not_have_is_left_out():
+    world = running()
+    world.progress = (TrainingProgress(step=3), ShardProgress(shard=3, total=4, generated=4))
+    world.settle()
+    assert world.status["progress"]["generated"] == 0
+
+
+@pytest.mark.parametrize("rate", [1e-320, float("nan"), float("inf")])
+def test_a_rate_that_says_nothing_of_the_end_does_no_harm(rate):
+    world = running()
+    at_work = {"state": "Running", "images_per_second": rate, "updated_at": NOW.timestamp()}
+    world.progress = (ShardProgress(shard=0, total=4, generated=1, **at_work),)
+    world.settle()
+    assert world.status["progress"]["generated"] == 1
+    assert world.status["progress"].get("estimatedRemainingSeconds", 0) == 0
+
+
+def test_a_config_map_that_somebody_deleted_is_made_again_once_a_pod_waits_for_it():
+    world = running()
+    before = world.writes
+    made = world.objects.pop(("ConfigMap", "ice-a0"))
+    world.idle_pod("ice-a0")
+    world.later(59)
+    assert world.step().ensure == (), "a pod may take its time"
+    world.later(1)
+    world.settle()
+    assert world.objects[("ConfigMap", "ice-a0")]["data"] == made["data"]
+    assert world.writes == before + 1
+    for _ in range(3):
+        world.later(300)
+        world.step()
+    assert world.writes == before + 1, "it's there: the pod waits for something else"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"initContainerStatuses": [{"name": "fetch", "state": {"running": {}}}]},
+        {"initContainerStatuses": [{"name": "fetch", "state": {"terminated": {"exitCode": 0}}}]},
+        {"phase": "Failed"},
+        {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]},
+    ],
+    ids=["begun", "fetched", "failed", "not placed"],
+)
+def test_nothing_is_looked_for_while_no_pod_waits_on_its_node(status):
+    world = running()
+    world.idle_pod("ice-a0", **status)
+    world.later(3600)
+    assert world.plan().ensure == ()
 
 
 @pytest.mark.parametrize("count", [10, 1_000_000])
@@ -472,7 +531,7 @@ def test_the_order_of_what_is_heard_does_not_change_the_end():
                 world.job()["status"]["completedIndexes"] = "0-1"
             else:
                 world.progress = (
-                    {"shard": 2, "total": 2, "generated": 1, "stored": 1, "state": "Running", "updated_at": 0},
+                    ShardProgress(shard=2, total=2, generated=1, stored=1, state="Running", updated_at=0),
                 )
             world.settle()
     assert one.status == two.status

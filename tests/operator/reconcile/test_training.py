@@ -1,9 +1,10 @@
 """A TrainingJob: one gang, attempt after attempt; every crash point of it."""
 
 import pytest
-from operator_world import NOW, UID, World, merge, started, training_job
+from operator_world import UID, World, merge, started, training_job
 
 from frazil_jobs.api.trainingjob import TrainingJobStatus
+from frazil_jobs.outputs.progress import ShardProgress, TrainingProgress
 from frazil_operator.reconcile.plan import Finalization, GangSupport
 
 EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "evicted by the kubelet"}
@@ -33,7 +34,7 @@ def breaks(world, code=1, *, conditions=()):
 
 def told(**progress):
     """What Redis holds of the leader."""
-    return ({"shard": 0, "step": 0, "state": "Running", "updated_at": NOW.timestamp(), **progress},)
+    return (TrainingProgress(**{"step": 0, **progress}),)
 
 
 def facts(world):
@@ -481,6 +482,57 @@ def test_progress_stays_when_redis_is_emptied():
     world.settle()
     assert world.status["progress"]["step"] == 40
     assert world.status["checkpoint"]["step"] == 40
+
+
+def test_what_the_leader_measures_is_told_in_few_digits_with_what_follows_from_it():
+    world = running(batchSize=32)
+    world.progress = told(step=40, loss=1.2345678901234567e-05, throughput=12.3456, freeze_ratio=0.2)
+    world.settle()
+    progress = world.status["progress"]
+    assert (progress["loss"], progress["throughput"], progress["freezeRatio"]) == ("1.235e-05", "12.35", "0.2")
+    assert (progress["stepSeconds"], progress["estimatedRemainingSeconds"]) == ("2.592", 156)
+    TrainingJobStatus.model_validate(world.status)
+    world.finalization = RECOUNTED
+    world.end_job(None, "Complete", succeeded=2)
+    world.settle()
+    assert world.status["progress"]["estimatedRemainingSeconds"] == 0
+
+
+@pytest.mark.parametrize("throughput", [0.0, 1e-320, float("nan"), float("inf")])
+def test_a_throughput_that_says_nothing_of_the_end_does_no_harm(throughput):
+    world = running()
+    world.progress = told(step=40, throughput=throughput)
+    world.settle()
+    assert world.status["progress"].get("estimatedRemainingSeconds", 0) == 0
+
+
+def test_progress_of_more_than_there_is_to_do_is_not_believed():
+    """A status with it would be refused by the API server, each time."""
+    world = running()
+    world.progress = told(step=10**30, checkpoint={"step": 10**30, "attempt": 0, "uri": "s3://frazil/c/0"})
+    world.settle()
+    assert world.status["progress"]["step"] == 100
+    assert world.condition("CheckpointStored") == ("False", "NoCheckpoint")
+
+
+def test_progress_of_shards_is_none_of_a_training():
+    world = running()
+    world.progress = (ShardProgress(shard=0, total=4, step=7, generated=1),)
+    world.settle()
+    assert world.status["progress"]["step"] == 0
+
+
+def test_what_pods_wait_for_that_somebody_deleted_is_made_again_as_the_gang_was_made_for():
+    world = started(training_job())
+    before = dict(world.objects[("ConfigMap", "dit-a0")])
+    del world.objects[("ConfigMap", "dit-a0")], world.objects[("Service", "dit")]
+    world.idle_pod("dit-a0")
+    world.body["spec"]["steps"] = 200
+    world.later(61)
+    world.settle()
+    assert world.objects[("ConfigMap", "dit-a0")]["data"] == before["data"], "all pods of a gang do the same steps"
+    assert ("Service", "dit") in world.objects
+    assert world.made == ["dit-a0"]
 
 
 def test_an_older_checkpoint_does_not_replace_a_newer_one():

@@ -3,6 +3,8 @@
 import pytest
 from operator_world import generation_job, started, training_job
 
+from frazil_jobs.outputs.progress import TrainingProgress
+
 EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "evicted by the kubelet"}
 PATIENT = {"maxRestarts": 100}
 
@@ -126,7 +128,7 @@ def test_a_failure_is_charged_once_even_when_somebody_deletes_the_gang_made_in_i
 
 def test_the_attempts_that_stored_nothing_are_counted_right_in_words():
     world, name = running(of_training(maxRestarts=10, maxRestartsWithoutProgress=1))
-    world.progress = ({"shard": 0, "step": 10, "checkpoint": {"step": 10, "attempt": 0, "uri": "s3://frazil/c/10"}},)
+    world.progress = (TrainingProgress(step=10, checkpoint={"step": 10, "attempt": 0, "uri": "s3://frazil/c/10"}),)
     world.settle()
     for _ in range(2):
         (name,) = world.jobs
