@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from frazil_cli.bench_convergence.command import convergence
+
+if TYPE_CHECKING:
+    from frazil_cli.bench_modes.reports import Report
 
 app = typer.Typer(
     help="Measure a mode against one device, here: medians of ratios, interleaved, beside the bound.",
@@ -83,7 +85,7 @@ def counts(
         list[int] | None, typer.Option(min=64, help="Side of the picture in pixels; may be repeated. 1024 to 2560.")
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the tables as Markdown (those of docs/modes.md).")
+        bool, typer.Option("--markdown", help="Print the tables as Markdown, all sizes of a model side by side.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a scheme and size.")] = False,
 ) -> None:
@@ -135,7 +137,7 @@ Scale = Annotated[float, typer.Option("--guidance", help="Guidance scale.")]
 Side = Annotated[
     int | None, typer.Option("--size", min=16, help="Height and width in pixels; the model's own if left out.")
 ]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown (those of docs/modes.md).")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, as docs/modes.md has it.")]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", dir_okay=False, help="Draw speed against distance into this SVG.")
 ]
@@ -171,8 +173,8 @@ def quality(
 
     Runs the modes in this process, as ranks would to the bit. Medians and the value that nine pictures in ten reach, of
     PSNR, SSIM and the latents' relative error; the share of pictures that show their prompts, where a reader is at hand;
-    LPIPS where its weights are (FID and CLIP need thousands of pictures and theirs: said why not). The speed beside it is
-    the bound of the operation count.
+    LPIPS and CLIP scores where their weights are, else it is said why not, as it is of FID. The speed beside it is the
+    bound of the operation count.
 
     Examples:
 
@@ -208,7 +210,7 @@ def quality(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    _show(reports.drift_table(rows, title), markdown=markdown)
+    _show(reports.drift_report(rows, title), markdown=markdown)
     for name, why in rows[0]["not_computed"].items():
         console.print(f"{name} isn't computed: {why}", style="dim")
 
@@ -230,23 +232,28 @@ def budget(
     steps: Annotated[list[int] | None, typer.Option(min=4, help="May be repeated. 50 if left out.")] = None,
     refresh_every: Annotated[int, typer.Option(min=1, help="As in the job file.")] = 4,
     order: Annotated[int, typer.Option(min=0, max=2, help="Of the forecast.")] = 1,
+    conditioning: Annotated[int, typer.Option(min=1, max=2, help="As in the job file.")] = 2,
+    pipeline: Annotated[int, typer.Option(min=1, help="As in the job file: more than 1 measures stages.")] = 1,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each row.")] = 32,
     guidance: Scale = 4.0,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of pictures and choice of prompts. 0 and 100 were used for tuning.")
+        int, typer.Option(min=0, help="Of pictures and choice of prompts. Pictures of 0 and 100 were used for tuning.")
     ] = 1,
     markdown: Markdown = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """Whether mode Guided keeps its budget: how many pictures end within the PSNR to exact that was asked for.
 
-    Runs in this process, every picture a call of its own. `kept` is to be 95 % on pictures that no constant was chosen on.
+    Runs in this process, every picture a call of its own. `kept` is to be 95 % on pictures that no constant was chosen on:
+    the shapes model is asked for none of the prompts that tuning drew.
     `error_over_allowed` says how well the constant `SAFETY` fits: above 1 it is too small by that factor, below 1 speed is
     given away.
 
     Examples:
 
     - `frazil bench budget`
+    - `frazil bench budget --budget 30 --refresh-every 8`
+    - `frazil bench budget --model examples/shapes/model --pipeline 2`  stages, of both branches
     - `frazil bench budget --scheduler DDIMScheduler --scheduler DPMSolverMultistepScheduler --steps 25 --steps 50 --json`
     """
     from frazil_cli.bench_modes import reports
@@ -254,26 +261,34 @@ def budget(
 
     rows: list[dict[str, Any]] = []
     switchings = [f"budget={one},predictorOrder={order},refreshEvery={refresh_every}" for one in budgets or BUDGETS]
+    degrees = f",conditioning={conditioning}" * (conditioning != 2) + f",pipeline={pipeline}" * (pipeline != 1)
+    switchings = [switching + degrees for switching in switchings]
     with Console(stderr=True).status("loading") as status:
         for folder in model or SHAPES:
             for name in scheduler or (None,):
                 for number in steps or [50]:
                     subject, _ = _subject(
-                        folder, prompts, count=count, steps=number, guidance=guidance, size=None, seed=seed
+                        folder,
+                        prompts,
+                        count=count,
+                        steps=number,
+                        guidance=guidance,
+                        size=None,
+                        seed=seed,
+                        held_out=True,
                     )
                     rows += keeping(subject, name, switchings, count=count, seed=1000 * seed, say=status.update)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    _show(reports.keeping_table(rows, f"{count} pictures a row, seed {seed}"), markdown=markdown)
+    _show(reports.keeping_report(rows, f"{count} pictures a row, seed {seed}"), markdown=markdown)
 
 
-def _show(table: Table, *, markdown: bool) -> None:
+def _show(report: Report, *, markdown: bool) -> None:
     if markdown:
-        table.box, table.title = box.MARKDOWN, None
-        Console(width=240).print(table)
+        typer.echo(report.markdown())
     else:
-        Console().print(table)
+        Console().print(report.table())
 
 
 @app.command("modes")
@@ -295,16 +310,18 @@ def modes(
     """Each mode's speed on two ranks of one thread, each pinned to a core, beside its bound and its distance to exact.
 
     Every round runs each setting's whole loop once, in an order that turns: ratios are taken round by round, and their
-    medians reported. `over one` is one rank's stock call, `over exact` the exact split on two. The bound is the operation
-    count of the steps that ran. The same reuse on one rank (`conditioning=1`) stands in the table, too.
+    medians reported. `over one rank` is against its stock call, `over exact` against the exact split on two ranks. The
+    bound is the operation count of the steps that ran. The same reuse on one rank (`conditioning=1`) stands in the table,
+    too; a setting of more than two ranks is refused.
 
-    Fields of the JSON: `mode setting conditioning speedup_over_one speedup_over_exact bound_over_exact of_bound
+    Fields of the JSON: `mode setting conditioning ranks speedup_over_one speedup_over_exact bound_over_exact of_bound
     spread_over_exact step_over_exact steps_measured counted_step branch_ms rounds batch psnr_db psnr_db_worst_tenth ssim
     latent_relative_error prompt_accuracy budget_kept pictures`, and more of the distance; null where it wasn't measured.
 
     Examples:
 
     - `frazil bench modes`
+    - `frazil bench modes --size 128 --rounds 3 --count 0 --setting Guided:budget=45,predictorOrder=2,refreshEvery=2`
     - `frazil bench modes --setting Guided:budget=40 --plot modes.svg --json > modes.json`
     - `frazil bench modes --model examples/shapes/unet --count 0`
     - `for size in 64 96 128; do frazil bench modes --count 0 --size $size --json; done`  a sweep over sizes
@@ -334,13 +351,21 @@ def modes(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    _show(reports.speed_table(rows, title), markdown=markdown)
+    _show(reports.speed_report(rows, title), markdown=markdown)
 
 
 def _subject(
-    model: Path, prompts: Path | None, *, count: int, steps: int, guidance: float, size: int | None, seed: int
+    model: Path,
+    prompts: Path | None,
+    *,
+    count: int,
+    steps: int,
+    guidance: float,
+    size: int | None,
+    seed: int,
+    held_out: bool = False,
 ) -> Any:
-    """What is measured, and who reads its pictures (None where nobody can)."""
+    """What is measured, and who reads its pictures (None where nobody can). `held_out`: no prompt that tuning drew."""
     from frazil_cli.bench_modes import subject
     from frazil_jobs.base.exits import BadConfiguration
 
@@ -351,7 +376,9 @@ def _subject(
         texts, reader = subject.prompts_of(prompts), None
     else:
         assert shapes is not None
-        texts, reader = subject.shapes_prompts(shapes, count, seed), subject.shapes_reader(shapes)
+        without = subject.tuning_prompts(shapes) if held_out else frozenset()
+        texts = subject.shapes_prompts(shapes, count, seed, without=without)
+        reader = subject.shapes_reader(shapes)
     found = subject.Subject(model=str(model), steps=steps, guidance_scale=guidance, prompts=texts, size=size)
     return found, reader
 

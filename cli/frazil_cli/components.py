@@ -16,7 +16,7 @@ from frazil_cli.machine import VISIBLE_VARIABLE
 from frazil_cli.prepare import Prepared, environment_for
 from frazil_cli.preparetraining import PreparedTraining
 from frazil_cli.workspace import Workspace
-from frazil_jobs.launching.settings import allowed
+from frazil_jobs.launching.settings import REPLAY_VARIABLE, allowed
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, upload_queue
 from frazil_jobs.stores import StoreConfig
 
@@ -94,6 +94,7 @@ def compute(context: Context, *, retries: int, environment: Mapping[str, str] = 
         env={
             **allowed(environment),
             **({VISIBLE_VARIABLE: ",".join(gpus)} if gpus else {}),
+            **({REPLAY_VARIABLE: environment[REPLAY_VARIABLE]} if environment.get(REPLAY_VARIABLE) else {}),
             "FRAZIL_LOG": "json",
             "FRAZIL_SPOOL": str(context.spool),
             "FRAZIL_RANKS": str(layout.ranks),

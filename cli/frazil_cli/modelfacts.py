@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frazil_jobs.api.generationjob import GenerationJob, Sampling
-from frazil_jobs.base.exits import FrazilError
+from frazil_jobs.base.exits import BadConfiguration, FrazilError
 from frazil_jobs.base.files import read_json
 
 if TYPE_CHECKING:
-    from frazil_jobs.api.parallelism import Switching
+    from frazil_jobs.api.parallelism import Parallelism
+    from frazil_jobs.generation.calls import CallPlan
+    from frazil_jobs.generation.costs.counting import Counted
     from frazil_jobs.generation.costs.modes import ModeCost
     from frazil_jobs.generation.guidance import Guidance
     from frazil_jobs.generation.modes.asked import AskedMode
@@ -33,6 +35,9 @@ class Checked:
     guidance: Guidance | None
     mode: AskedMode | None
     problems: tuple[FrazilError, ...]
+    call: CallPlan | None = None
+    scheduler: type | None = None
+    """The one that the job asks for."""
 
 
 def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negative_prompts: bool) -> Checked:
@@ -44,6 +49,7 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     from frazil_jobs.generation.modes.asked import acting_grid
     from frazil_jobs.generation.prepare import mode_of
     from frazil_jobs.generation.rank_grid import grid_for
+    from frazil_jobs.generation.sequence import check_sequence
 
     problems: list[FrazilError] = []
 
@@ -68,16 +74,34 @@ def check(job: GenerationJob, *, folder: Path, pipeline: str, ranks: int, negati
     mode = None
     if grid is not None and plan is not None:
         attempt(lambda: acting_grid(spec.parallelism, grid))
+        attempt(lambda: check_sequence(folder, grid.sequence))
         mode = attempt(lambda: mode_of(spec, read, plan, guidance, grid, scheduler))
-    return Checked(guidance, mode, tuple(problems))
+    return Checked(guidance, mode, tuple(problems), plan, scheduler)
 
 
-def mode_costs(folder: Path, sampling: Sampling, switching: Switching) -> list[ModeCost] | str:
-    """What each mode would cost by operation count, or why that can't be counted."""
-    from frazil_jobs.generation.costs import modes
+def alternatives(asked: Parallelism) -> list[Parallelism]:
+    """What a job could choose instead, its own among them: every mode on its grid (without stages where mode is Exact),
+    and what Guided saves on one rank."""
+    one_rank = {"conditioning": 1, "pipeline": 1, "sequence": 1}
+    updates: list[dict[str, Any]] = [
+        {"mode": "Exact", "pipeline": 1},
+        {"mode": "Hybrid", "conditioning": 2},
+        {"mode": "Guided"},
+        {"mode": "Guided", **one_rank},
+    ]
+    found: list[Parallelism] = []
+    for update in updates:
+        one = asked.model_copy(update=update)
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def mode_costs(job: GenerationJob, *, folder: Path, checked: Checked) -> list[tuple[Parallelism, ModeCost]] | str:
+    """What each alternative would cost by operation count, or why that can't be counted."""
     from frazil_jobs.generation.costs.models import CannotCount, of_folder
-    from frazil_jobs.generation.stages.units import Uncuttable
 
+    sampling = job.spec.sampling
     try:
         model = of_folder(folder)
         own = model.config.get("sample_size")
@@ -85,12 +109,52 @@ def mode_costs(folder: Path, sampling: Sampling, switching: Switching) -> list[M
         height, width = sampling.height or side, sampling.width or side
         if not height or not width or sampling.frames is not None:
             return "the size of a latent is not known from the configs"
-        steps = sampling.steps or DEFAULT_STEPS
-        return modes.mode_costs(model, height=height, width=width, steps=steps, switching=switching)
+        counted, latent = model.counted(height, width), model.latent_elements(height, width)
+        denoiser = model.denoiser()
+        return [
+            (one, _cost(_with(job, one), folder, checked, denoiser, counted, latent))
+            for one in alternatives(job.spec.parallelism)
+        ]
     except CannotCount as error:
         return error.message
-    except (Uncuttable, RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AttributeError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _with(job: GenerationJob, parallelism: Parallelism) -> GenerationJob:
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"parallelism": parallelism})})
+
+
+def _cost(job: GenerationJob, folder: Path, checked: Checked, denoiser: Any, counted: Counted, latent: int) -> ModeCost:
+    """That of a job's mode as it would run: refused, with all steps whole, or approximated."""
+    from frazil_jobs.generation.costs import modes
+    from frazil_jobs.generation.load import Folder
+    from frazil_jobs.generation.modes.asked import acting_grid, too_few
+    from frazil_jobs.generation.prepare import mode_of
+    from frazil_jobs.generation.rank_grid import RankGrid, grid_for
+    from frazil_jobs.generation.sequence import check_sequence
+    from frazil_jobs.generation.stages.units import Uncuttable
+
+    asked, steps = job.spec.parallelism, job.spec.sampling.steps or DEFAULT_STEPS
+    world = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence).world
+    assert checked.guidance is not None
+    assert checked.call is not None
+    shares = None
+    try:
+        grid = grid_for(job, checked.guidance, world)
+        acting = acting_grid(asked, grid)
+        check_sequence(folder, grid.sequence)
+        mode = mode_of(job.spec, Folder.read(folder), checked.call, checked.guidance, grid, checked.scheduler)
+        if mode.runs != "Exact" and (reason := too_few(mode, steps)):
+            mode = mode.whole(reason)
+        if mode.runs != "Exact":
+            try:
+                shares = modes.shares_of(denoiser, counted, stages=max(2, mode.stages))
+            except Uncuttable as error:
+                mode = mode.whole(str(error))
+    except BadConfiguration as error:
+        return modes.refused(world, error.message)
+    return modes.cost_of(mode, grid, acting, shares, latent=latent, steps=steps)
 
 
 def prediction_elements(folder: Path, sampling: Sampling) -> int | None:

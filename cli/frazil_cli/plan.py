@@ -101,9 +101,10 @@ def command(
     promptsSha256, uid, prefix, firstKey, lastKey, firstSeed); `model` (uri, pipeline, bytes, dtype); `guidance` (style,
     branches, reason); `here` (device, ranks, replicas, threads, degrees, grid, notes); `cluster` (replicas, podsAtOnce,
     gpusAtOnce, indices, objects; with --cluster also namespace, manifests, server (context, trials), notes); `speedUp`
-    (bound, measuredBound, measure); `modes` (rows (mode, gpus, bound, approximatedSteps, bytesPerStep, changes), notCounted:
-    every mode's cost, counted for this model and size); `message` (bytesPerStep, perStep, steps, what); `changes`;
-    `problems` (field, message, remedy, exitCode). What can't be known here is null.
+    (bound, measuredBound, measure); `modes` (rows (mode, own, gpus, degrees, bound, approximatedSteps, bytesPerStep,
+    changes), notCounted: every mode's cost on the job's grid, counted for this model and size; own: the job's choice);
+    `message` (bytesPerStep, perStep, steps, what); `changes`; `problems` (field, message, remedy, exitCode). What can't be
+    known here is null.
 
     Of a TrainingJob: `name namespace kind task`; `model` (uri, blocks); `batch` (size, accumulation, microbatches,
     microbatchSize); `ranks` (pipeline, data, grid); `schedule` (name, stages, partition, blocks, microbatchesHeld);

@@ -46,9 +46,10 @@ def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, RenderableType]]:
         rows += [("", Text(note, style="yellow")) for note in here["notes"]]
     rows.append(("in a cluster", Text(_cluster(document["cluster"]))))
     speed = document["speedUp"]
-    rows.append(("speed-up", Text(_speed(speed))))
-    if modes := document["modes"]:
-        rows.append(("modes", _modes(modes, document["mode"])))
+    modes = document["modes"]
+    rows.append(("speed-up", Text(_speed(speed, modes))))
+    if modes:
+        rows.append(("modes", _modes(modes)))
     if message := document["message"]:
         rows.append(("messages", Text(_message(message))))
     rows.append(("changes", Text(document["changes"])))
@@ -118,15 +119,21 @@ def _cluster(cluster: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _speed(speed: Mapping[str, Any]) -> str:
-    if speed["bound"] <= 1:
+def _speed(speed: Mapping[str, Any], modes: Mapping[str, Any] | None) -> str:
+    bound = speed["bound"]
+    if bound is None:
+        return UNKNOWN if modes is None else modes["notCounted"] or "none: the job can't run as it is"
+    if bound <= 1:
         return "none within an image: replicas make more images at once"
-    return (
-        f"at most {speed['bound']:g}× one device; what a device allows is {speed['measuredBound']}\n{speed['measure']}"
-    )
+    most = f"at most {bound:.3g}× one device"
+    if speed["measuredBound"] is None:
+        return f"{most}, by operation count"
+    if bound == 2:
+        return f"{most}; what a device allows is {speed['measuredBound']}\n{speed['measure']}"
+    return f"{most}, by operation count; of 2 in it a device allows {speed['measuredBound']}\n{speed['measure']}"
 
 
-def _modes(modes: Mapping[str, Any], chosen: str) -> RenderableType:
+def _modes(modes: Mapping[str, Any]) -> RenderableType:
     """A line a mode; the job's own is bold."""
     if modes["notCounted"]:
         return Text(f"not counted: {modes['notCounted']}")
@@ -135,15 +142,17 @@ def _modes(modes: Mapping[str, Any], chosen: str) -> RenderableType:
         table.add_column(name, justify="right" if name in ("GPUs", "at most", "sent a step") else "left")
     for row in modes["rows"]:
         sent = size_text(row["bytesPerStep"]) if row["bytesPerStep"] else "–"
-        table.add_row(
-            row["mode"],
-            str(row["gpus"]),
-            f"{row['bound']:.2f}x",
-            sent,
-            row["changes"],
-            style="bold" if row["mode"] == chosen and row["gpus"] > 1 else None,
-        )
+        bound = "–" if row["bound"] is None else f"{row['bound']:.2f}x"
+        table.add_row(row["mode"], _gpus(row), bound, sent, row["changes"], style="bold" if row["own"] else None)
     return table
+
+
+def _gpus(row: Mapping[str, Any]) -> str:
+    """`2`, or with stages or sequence parts `4 (2 × 2 × 1)`."""
+    degrees = row["degrees"]
+    if degrees["pipeline"] == degrees["sequence"] == 1:
+        return str(row["gpus"])
+    return f"{row['gpus']} ({' × '.join(str(degree) for degree in degrees.values())})"
 
 
 def _message(message: Mapping[str, Any]) -> str:

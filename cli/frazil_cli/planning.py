@@ -26,6 +26,8 @@ from frazil_jobs.inputs.rows import PromptsPin
 from frazil_jobs.stores import StoreConfig
 
 if TYPE_CHECKING:
+    from frazil_cli.modelfacts import Checked
+    from frazil_jobs.generation.guidance import Guidance
     from frazil_jobs.generation.modes.asked import AskedMode
 
 BRANCHES = ("prompt", "negative prompt")
@@ -36,11 +38,15 @@ EXACT = {
     "last bits can differ (1e-5 relative in float32)",
     False: "nothing: one rank runs the pipeline as it is",
 }
+MEASURED = "t(both branches in one batch) / t(one branch), of this denoiser on this device"
+"""What stands for 2 in the bound of a split of guidance, where a device isn't full at one picture."""
 SEQUENCE = "; sequence parts agree to 1e-5 relative in float32"
 APPROXIMATE = {
     "Hybrid": "guidance is off in a window of {window} % of the steps, and activations are one step old there",
-    "Guided": "guidance is kept; deep features are forecast between full steps, to keep {budget} dB PSNR to Exact",
+    "Guided": "guidance is kept; {how} between full steps, to keep {budget} dB PSNR to Exact",
 }
+HOW = {False: "deep features are forecast", True: "stages work on activations of the steps before"}
+"""What mode Guided does without stages and with them."""
 
 
 @dataclass
@@ -74,7 +80,7 @@ def make_plan(
     pin = plan.pin = plan.attempt(lambda: inspect_prompts(job.spec.prompts, base_dir=base_dir, access=access))
     layout = plan.attempt(lambda: layout_for(job, machine=found, shards=pin.shards if pin else 1, wishes=wishes))
     model = plan.attempt(lambda: local_model(job, base_dir=base_dir, access=access))
-    guidance = mode = None
+    guidance = mode = modes = None
     if model is not None and not quick:
         negatives = pin is not None and _any_negative(job, pin, base_dir, access)
         degrees = layout.degrees if layout else _asked(job)
@@ -86,6 +92,7 @@ def make_plan(
             negative_prompts=negatives,
         )
         guidance, mode = checked.guidance, checked.mode
+        modes = _modes(job, layout, model, checked)
         known = {str(problem) for problem in plan.problems}
         plan.problems += [problem for problem in checked.problems if str(problem) not in known]
     plan.document = {
@@ -105,8 +112,8 @@ def make_plan(
         else None,
         "here": _here(layout) if layout else None,
         "cluster": _cluster(job, pin),
-        "speedUp": _speed_up(job, guidance, model),
-        "modes": None if quick or model is None else _modes(job, layout, model, guidance),
+        "speedUp": _speed_up(job, guidance, mode, model, modes),
+        "modes": modes,
         "message": _message(job, layout, guidance, model),
         "changes": changes(job, layout.degrees if layout else _asked(job), mode),
     }
@@ -198,36 +205,47 @@ def _cluster(job: GenerationJob, pin: PromptsPin | None) -> dict[str, Any]:
     }
 
 
-def _speed_up(job: GenerationJob, guidance: Any, model: ModelFolder | None) -> dict[str, Any]:
-    degrees = _asked(job)
-    branches = guidance.conditions if guidance else degrees.conditioning
+def _speed_up(
+    job: GenerationJob,
+    guidance: Guidance | None,
+    mode: AskedMode | None,
+    model: ModelFolder | None,
+    modes: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The bound is the job's own row of `modes`; where nothing is counted, that of a job whose steps are all whole."""
+    asked = job.spec.parallelism
     command = "frazil bench exact" + (f" --model {relative(model.path)}" if model else "")
-    return {
-        "bound": float(min(degrees.conditioning, branches) * degrees.pipeline * degrees.sequence),
-        "measuredBound": "t(both branches in one batch) / t(one branch), of this denoiser on this device",
-        "measure": command,
-    }
+    own = [row["bound"] for row in modes["rows"] if row["own"]] if modes else []
+    bound: float | None = None
+    if own:
+        bound = own[0]
+    elif asked.mode == "Exact" or (mode is not None and mode.runs == "Exact"):
+        branches = guidance.conditions if guidance else asked.conditioning
+        bound = branches / -(-branches // asked.conditioning) * asked.sequence
+    return {"bound": bound, "measuredBound": MEASURED if asked.conditioning == 2 else None, "measure": command}
 
 
-def _modes(job: GenerationJob, layout: Layout | None, model: ModelFolder, guidance: Any) -> dict[str, Any] | None:
-    """What every mode would cost and change, counted; the job's own is one of them."""
-    if guidance is None or guidance.conditions != 2:
+def _modes(job: GenerationJob, layout: Layout | None, model: ModelFolder, checked: Checked) -> dict[str, Any] | None:
+    """What every mode would cost and change on the job's grid, counted; the job's own is one of them."""
+    if checked.guidance is None or checked.guidance.conditions != 2 or checked.call is None:
         return None
     spec = job.spec
-    found = modelfacts.mode_costs(model.path, spec.sampling, spec.parallelism.switching)
+    found = modelfacts.mode_costs(job, folder=model.path, checked=checked)
     if isinstance(found, str):
         return {"rows": [], "notCounted": found}
     each = modelfacts.BYTES[dtype(job, layout)] * spec.sampling.batch_size
     rows = [
         {
-            "mode": cost.mode,
+            "mode": asked.mode,
+            "own": asked == spec.parallelism,
             "gpus": cost.gpus,
+            "degrees": asked.model_dump(include={"conditioning", "pipeline", "sequence"}),
             "bound": cost.bound,
             "approximatedSteps": cost.approximated,
-            "bytesPerStep": cost.elements_per_step * each,
+            "bytesPerStep": None if cost.elements_per_step is None else cost.elements_per_step * each,
             "changes": cost.changes,
         }
-        for cost in found
+        for asked, cost in found
     ]
     return {"rows": rows, "notCounted": None}
 
@@ -264,7 +282,9 @@ def changes(job: GenerationJob, degrees: Degrees, mode: AskedMode | None = None)
     if asked.mode == "Exact":
         return EXACT[degrees.ranks > 1] + (SEQUENCE if degrees.sequence > 1 else "")
     switching = asked.switching
-    said = APPROXIMATE[asked.mode].format(window=switching.window_percent, budget=switching.budget)
+    said = APPROXIMATE[asked.mode].format(
+        window=switching.window_percent, budget=switching.budget, how=HOW[asked.pipeline > 1]
+    )
     compared = asked.compare_with_exact
     how = f"; {compared} of the job's own prompts are made exactly as well, to state the distance" if compared else ""
     return said + how

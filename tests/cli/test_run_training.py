@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import tiny_models
 import yaml
-from frazil_command import Frazil
+from frazil_command import PROMPTS, Frazil, job_of
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -23,8 +33,8 @@ def place(tmp_path):
 
 def write(folder, **spec):
     job = tiny_models.job(
-        "CausalLM",
         **{
+            "task": "CausalLM",
             "dataset": {"uri": "data", "sequenceLength": 16},
             "parallelism": {"pipeline": 2, "microbatches": 2},
             "workers": {"gpusPerNode": 2},
@@ -48,6 +58,39 @@ def test_a_training_from_a_file_to_a_model_and_on_when_steps_grow(place, tmp_pat
     again = json.loads(more.stdout)
     assert again["uid"] == found["uid"], "more steps are the same job"
     assert (again["stepsBefore"], again["attempt"]) == (4, 1)
+
+
+def test_a_generation_job_takes_what_a_training_exports(tmp_path):
+    tiny_models.diffusion(tmp_path / "model")
+    rows = []
+    for number in range(16):
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16), (10 * number, 100, 200)).save(file, "PNG")
+        rows.append({"image": file.getvalue(), "caption": f"picture {number % 3}"})
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "train.parquet")
+    dataset = {"uri": "data", "imageSize": 16}
+    training = write(tmp_path, task="DiffusionTransformer", initialWeights="Pretrained", dataset=dataset, steps=2)
+    frazil = Frazil(tmp_path)
+    trained = frazil("run", training, "--store", frazil.store, "--device", "cpu", "--json", timeout=900)
+    assert trained.returncode == 0, trained.stderr + frazil.logs()
+    exported = tmp_path / json.loads(trained.stdout)["model"]
+    job = frazil.write_job(job_of(exported, **{"spec.sampling.steps": 2, "spec.imagesPerPrompt": 1}))
+    made = frazil("run", job, "--store", frazil.store, "--device", "cpu", "--json", timeout=900)
+    assert made.returncode == 0, made.stderr + frazil.logs()
+    assert json.loads(made.stdout)["images"] == len(PROMPTS)
+
+
+def test_the_digits_are_learned(tmp_path):
+    folder = shutil.copytree(EXAMPLES / "digits", tmp_path / "digits", ignore=shutil.ignore_patterns("data"))
+    subprocess.run([sys.executable, str(folder / "make.py")], check=True, timeout=300)
+    frazil = Frazil(tmp_path)
+    ended = frazil("run", folder / "train.yaml", "--store", frazil.store, "--device", "cpu", "--json", timeout=1100)
+    assert ended.returncode == 0, ended.stderr + frazil.logs()
+    found = json.loads(ended.stdout)
+    assert found["steps"] == 600
+    assert found["accuracy"] >= 0.9
+    assert 0 < found["freezeRatio"] <= 0.31
 
 
 def test_a_column_that_is_not_there_is_told_before_anything_starts(place, tmp_path):

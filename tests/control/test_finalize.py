@@ -15,9 +15,10 @@ from servers import RealRedis, RealS3
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.load import load_job
 from frazil_jobs.api.naming import image_key, seed_of
+from frazil_jobs.api.parallelism import Parallelism
 from frazil_jobs.base import parent
 from frazil_jobs.base.exits import TryAgain
-from frazil_jobs.control.finalize import Finalized, FinalizeRequest, finalize
+from frazil_jobs.control.finalize import Finalized, FinalizeRequest, changes_of, finalize
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import inspect_prompts
 from frazil_jobs.outputs import manifest as manifests
@@ -139,6 +140,23 @@ def test_the_measured_distance_of_an_approximate_mode_is_in_manifest_and_gallery
     assert manifest.changes.startswith("guidance is off inside the pipelined window")
     page = folder_store.get_bytes(f"{PREFIX}/index.html").decode()
     assert "measured distance to Exact: 30.00 dB PSNR at worst, 33.01 dB on average, of 2 compared outputs" in page
+
+
+@pytest.mark.parametrize(
+    ("degrees", "true", "untrue"),
+    [
+        ({"pipeline": 1}, "deep features are forecast", "stages"),
+        ({"pipeline": 2}, "each branch is evaluated in 2 stages, whose activations are one step old", "forecast"),
+        ({"conditioning": 1, "pipeline": 4}, "less the branches' difference, carried from the full steps", "forecast"),
+    ],
+)
+def test_what_guided_changes_is_said_of_the_degrees_that_it_ran_with(
+    degrees: dict[str, Any], true: str, untrue: str
+) -> None:
+    said = changes_of(Parallelism(mode="Guided", **degrees))
+    assert true in said
+    assert untrue not in said
+    assert "guidance is kept" in said
 
 
 def test_outputs_of_an_approximate_mode_that_are_exact_after_all_say_why(folder_store: ObjectStore) -> None:

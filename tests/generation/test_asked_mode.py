@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
+import tiny_pipelines
+from generation_tasks import make_job, make_task, sampling_of
 
 from frazil_jobs.api.parallelism import Parallelism
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.generation.guidance import Guidance
 from frazil_jobs.generation.modes.asked import AskedMode, acting_grid, asked_mode
 from frazil_jobs.generation.modes.ranked import lines
+from frazil_jobs.generation.prepare import Prepared, prepare
 from frazil_jobs.generation.rank_grid import RankGrid
 
 ONE_CALL = Guidance(style="one-call", conditions=2, reason="two branches in one call", conditional=1, scale=5.0)
@@ -65,6 +69,7 @@ def test_what_a_mode_is_on_ranks(case: str, mode: AskedMode, stages: int, live: 
         (of("Hybrid", steps=9), "less than one step"),
         (of("Guided", steps=3), "3, of which 3 must be whole"),
         (of("Guided", scheduler=None), "no scheduler"),
+        (of("Guided", scheduler="IPNDMScheduler"), "nothing is known of the noise levels of IPNDMScheduler"),
         (of("Guided", conditioning=1, pipeline=2, steps=2), "too few"),
     ],
 )
@@ -78,6 +83,7 @@ def test_what_runs_exactly_and_why(mode: AskedMode, reason: str) -> None:
     ("arguments", "field", "words"),
     [
         ({"mode": "Guided", "pipeline": 2, "steps": 3}, "spec.parallelism.pipeline", "ranks without work"),
+        ({"mode": "Guided", "pipeline": 2, "scheduler": "IPNDMScheduler"}, "spec.parallelism.pipeline", "noise levels"),
         ({"mode": "Hybrid", "pipeline": 2, "eta": 0.3}, "spec.parallelism.pipeline", "ranks without work"),
         ({"mode": "Hybrid", "guidance": TWO_CALLS}, "spec.parallelism.mode", "two calls a step"),
         ({"mode": "Hybrid", "guidance": THREE}, "spec.parallelism.mode", "three branches"),
@@ -108,10 +114,55 @@ def test_stages_of_one_condition_share_the_branches_in_whole_steps() -> None:
         acting(1, 3)
 
 
+@pytest.mark.parametrize(
+    ("model", "mode", "words", "remedy"),
+    [
+        ("sdxl", {"mode": "Guided", "pipeline": 4}, "4 stages of its ranks, and a U-Net", "set it to 2"),
+        ("sdxl", {"mode": "Hybrid", "pipeline": 2}, "4 stages of its ranks, and a U-Net", "set it to 1"),
+        ("sdxl", {"mode": "Guided", "conditioning": 1, "pipeline": 4}, "4 stages", "set it to 2"),
+        ("sd3", {"mode": "Guided", "pipeline": 4}, "3 blocks can't be cut into 4", "set it to 3 or less"),
+        ("sd3-four", {"mode": "Hybrid", "pipeline": 4}, "4 blocks can't be cut into 8", "set it to 2 or less"),
+        ("ltx", {"mode": "Guided", "pipeline": 2}, "too few to cut", "set it to 1"),
+    ],
+)
+def test_more_stages_than_the_model_can_have_are_refused_from_its_small_files(
+    tmp_path: Path, model: str, mode: dict[str, Any], words: str, remedy: str
+) -> None:
+    with pytest.raises(BadConfiguration, match=words) as refused:
+        _prepared(tmp_path, model, **mode)
+    assert refused.value.field == "spec.parallelism.pipeline"
+    assert (refused.value.remedy or "").startswith(remedy)
+
+
+def test_a_model_that_can_not_be_cut_is_known_to_run_exactly_before_its_weights_are_read(tmp_path: Path) -> None:
+    assert _prepared(tmp_path, "sd3", mode="Guided", pipeline=2).mode.stages == 2
+    mode = _prepared(tmp_path, "ltx", mode="Guided").mode
+    assert mode.runs == "Exact"
+    assert "too few to cut" in mode.whole_because
+
+
+def _prepared(folder: Path, model: str, **parallelism: Any) -> Prepared:
+    """What is decided for a model folder that has no weights at all."""
+    pipe = tiny_pipelines.build(model)
+    degrees = Parallelism(**parallelism)
+    ranks = degrees.conditioning * degrees.pipeline
+    for name, part in pipe.components.items():
+        if part is not None and hasattr(part, "save_config"):
+            part.save_config(folder / model / name)
+    pipe.save_config(folder / model)
+    sampling = sampling_of(model, steps=50)
+    output = {"format": "mp4" if model == "ltx" else "png"}
+    job = make_job(model, parallelism=parallelism, sampling=sampling, workers={"gpus_per_node": ranks}, output=output)
+    return prepare(make_task(job, folder / model, pipeline=type(pipe).__name__), ranks=ranks)
+
+
 def test_lines_put_the_prompts_branch_last_so_that_its_boundaries_are_where_they_are_needed() -> None:
     grid = RankGrid(conditioning=2, pipeline=2)
     assert lines(grid, live=True, conditional=1, part=0) == [(0, 1), (2, 3)]
     assert lines(grid, live=False, conditional=1, part=0) == [(0, 1, 2, 3)]
     assert lines(grid, live=False, conditional=0, part=0) == [(2, 3, 0, 1)]
+    eight = RankGrid(conditioning=2, pipeline=4)
+    assert lines(eight, live=True, conditional=1, part=0) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert lines(eight, live=False, conditional=0, part=0) == [(4, 5, 6, 7, 0, 1, 2, 3)]
     split = RankGrid(conditioning=2, sequence=2)
     assert [lines(split, live=False, conditional=1, part=part) for part in range(2)] == [[(0, 2)], [(1, 3)]]

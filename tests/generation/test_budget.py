@@ -214,20 +214,50 @@ def response(scheduler: Any, step: int) -> float:
         ("EulerAncestralDiscreteScheduler", {}, {}, "draws noise"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, {}, None),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, {}, "draws noise"),
-        ("DPMSolverSDEScheduler", {}, {}, "draws noise"),
-        ("HeunDiscreteScheduler", {}, {}, "several times"),
-        ("KDPM2DiscreteScheduler", {}, {}, "several times"),
-        ("UniPCMultistepScheduler", {}, {}, None),
-        ("LCMScheduler", {}, {}, "draws noise"),
+        ("DPMSolverSDEScheduler", {"noise_sampler_seed": 3}, {}, "draws noise"),
+        ("TCDScheduler", {}, {"eta": 0.0}, None),
         ("PNDMScheduler", {"skip_prk_steps": True}, {}, None),
         ("PNDMScheduler", {}, {}, "several times"),
-        ("FlowMatchEulerDiscreteScheduler", {}, {}, None),
+        ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, {}, None),
+        ("FlowMatchHeunDiscreteScheduler", {"use_dynamic_shifting": True}, {}, "several times"),
         ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, {}, "draws noise"),
     ],
 )
-def test_which_samplers_take_approximate_steps(
+def test_which_samplers_take_approximate_steps_as_they_are_set(
     kind: str, config: dict[str, object], extra: dict[str, object], reason: str | None
 ) -> None:
     found = hindrance(getattr(diffusers, kind), config, extra)
     assert (found is None) == (reason is None)
     assert reason is None or reason in (found or "")
+
+
+DRAW = """
+CMStochasticIterative CosineDPMSolverMultistep DDPM DDPMParallel DPMSolverSDE EulerAncestralDiscrete FlowMatchLCM
+KDPM2AncestralDiscrete LCM LTXEulerAncestralRF SASolver TCD UnCLIP
+"""
+SEVERAL = "FlowMatchHeunDiscrete HeunDiscrete KDPM2Discrete PNDM"
+OF_THEIR_OWN = """
+Amused BlockRefinement CogVideoXDPM DDPMWuerstchen DiscreteDDIM EntropyBound Helios HeliosDMD KarrasVe Piflow RFD4Proteina
+RePaint SCM ScoreSdeVe VQDiffusion
+"""
+APPROXIMATE = """
+CogVideoXDDIM DDIM DDIMInverse DDIMParallel DEISMultistep DPMSolverMultistep DPMSolverMultistepInverse DPMSolverSinglestep
+EDMDPMSolverMultistep EDMEuler EulerDiscrete FlowMapEulerDiscrete FlowMatchEulerDiscrete IPNDM LMSDiscrete MiniMaxH3
+UniPCMultistep
+"""
+
+
+def test_every_scheduler_of_diffusers_is_known_for_what_it_does() -> None:
+    expected = {
+        f"{name}Scheduler": reason
+        for names, reason in (
+            (DRAW, "draws noise in each step"),
+            (SEVERAL, "calls the denoiser several times a step"),
+            (OF_THEIR_OWN, "takes its steps in a way of its own"),
+            (APPROXIMATE, None),
+        )
+        for name in names.split()
+    }
+    kinds = [getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")]
+    found = {kind.__name__: hindrance(kind, {}, {}) for kind in kinds}
+    assert found == {name: reason and f"{name} {reason}" for name, reason in expected.items()}

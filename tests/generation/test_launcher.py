@@ -15,11 +15,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from diffusers import PixArtAlphaPipeline
 from generation_tasks import PROMPTS, StandInUploader, make_job, make_task, sampling_of
 from PIL import Image
 from tiny_pipelines import save
 
+from frazil_jobs.generation.guidance import FolderConfigs
+from frazil_jobs.generation.prepare import prepare
+from frazil_jobs.generation.simulate import simulate
 from frazil_jobs.inputs.rows import PromptRow
+from frazil_jobs.inputs.task import Task
 from frazil_jobs.outputs.spool import Refusal, Spool
 
 SECRETS = {
@@ -190,6 +196,33 @@ def test_two_ranks_in_an_approximate_mode_state_their_distance(launch, mode):
     assert float(facts["psnr_to_exact_db"]) > 3
     compared = [key for key, entry in uploader.entries.items() if "psnr_to_exact_db" in entry.metadata]
     assert compared == ["images/000000-00.png"]
+
+
+@pytest.mark.slow
+def test_four_ranks_two_by_two_leave_the_pictures_of_the_simulator(model, launch):
+    parallelism = {"mode": "Guided", "conditioning": 2, "pipeline": 2, "timeout_seconds": 60, "compare_with_exact": 1}
+    parallelism["switching"] = {"budget": "0", "refresh_every": 4}
+    rows = [PromptRow(prompt="a red ring"), PromptRow(prompt="two blue squares")]
+    launched = launch(ranks=4, rows=rows, parallelism=parallelism, sampling=sampling_of("pixart", steps=10))
+    with StandInUploader(launched.spool) as uploader:
+        assert launched.end() == 0, launched.text
+    assert len(uploader.stored) == 2 * len(rows)
+    torch.set_num_threads(1)
+    prepared = prepare(Task.read(launched.spool), ranks=4)
+    pipe = PixArtAlphaPipeline.from_pretrained(model)
+    with simulate(pipe, FolderConfigs.read(model), prepared.mode) as split:
+        for number, batch in enumerate(prepared.batches):
+            generators = [torch.Generator().manual_seed(item.seed) for item in batch.items]
+            arguments = {**prepared.call.arguments(batch.items, pictures={}), "generator": generators}
+            with split.call(arguments, batch_size=1):
+                (picture,) = pipe(**arguments, output_type="np").images
+            key = f"images/{number:06d}-00.png"
+            assert np.array_equal(grey_of(uploader.stored[key]), np.round(picture * 255))
+            facts = uploader.entries[key].metadata
+            assert (facts["mode"], facts["ranks"], facts["grid"]) == ("Guided", "4", "2x2x1")
+            assert split.course.facts.items() <= facts.items()
+            assert int(facts["steps_staged"]) > 0
+            assert ("psnr_to_exact_db" in facts) == (number == 0)
 
 
 def test_two_ranks_leave_every_image_once_and_end_with_0(whole):

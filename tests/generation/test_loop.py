@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import threading
 import wave
@@ -169,6 +170,31 @@ def test_a_mode_that_cannot_approximate_runs_exactly_and_says_why(generate, samp
     assert reason in facts["all_whole_because"]
     assert "psnr_to_exact_db" not in facts
     assert images(found) == images(generate(sampling=sampling))
+
+
+def test_a_picture_is_decoded_while_the_next_one_is_denoised(generate, monkeypatch):
+    """The first decode waits until the second picture's denoiser was called: in turn that would never be."""
+    from diffusers import AutoencoderKL, PixArtTransformer2DModel
+
+    second = threading.Event()
+    waited = []
+    calls = itertools.count(1)
+    forward, decode = PixArtTransformer2DModel.forward, AutoencoderKL.decode
+
+    def noted(self, *args, **kwargs):
+        if next(calls) == 3:  # two steps a picture
+            second.set()
+        return forward(self, *args, **kwargs)
+
+    def waiting(self, *args, **kwargs):
+        waited.append(second.wait(30))
+        return decode(self, *args, **kwargs)
+
+    monkeypatch.setattr(PixArtTransformer2DModel, "forward", noted)
+    monkeypatch.setattr(AutoencoderKL, "decode", waiting)
+    found = generate(rows=[PromptRow(prompt="a"), PromptRow(prompt="b")])
+    assert waited == [True, True]
+    assert len(images(found)) == 2
 
 
 def test_progress_says_how_far_each_shard_is(generate):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny_parts
+import torch
+import transformers
 
-from frazil_jobs.generation.quality import WINDOW, learned_metrics, psnr, relative_error, ssim
+from frazil_jobs.generation import quality
+from frazil_jobs.generation.quality import CLIP, WINDOW, clip_score_of, learned_metrics, psnr, relative_error, ssim
 
 
 def pictures(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +69,46 @@ def test_pictures_that_the_window_does_not_fit_into_are_refused() -> None:
         ssim(np.zeros((10, 20, 3)), np.zeros((10, 20, 3)))
 
 
-def test_metrics_whose_weights_are_not_here_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_metrics_whose_weights_are_not_here_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert set(learned_metrics()) == {"lpips", "fid", "clip"}
     assert all(reason for reason in learned_metrics().values())
+
+
+def test_a_clip_score_is_a_hundred_times_the_cosine_where_its_weights_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Against the model's own picture processor, on a random model in the place of the published one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    quality._clip.cache_clear()
+    stored = tmp_path / f"models--{CLIP.replace('/', '--')}"
+    folder = stored / "snapshots" / "0" / ""
+    model = _tiny_clip()
+    model.save_pretrained(folder)
+    assert learned_metrics()["clip"], "no reference yet, and no tokenizer"
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("0")
+    assert learned_metrics()["clip"], "no tokenizer yet"
+    tiny_parts.clip_tokenizer().save_pretrained(folder)
+    assert learned_metrics()["clip"] is None
+    assert learned_metrics()["fid"], "always said why not"
+
+    picture = pictures()[0][:16, :22]
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    pixels = processor((picture * 255).round().astype(np.uint8), return_tensors="pt")["pixel_values"]
+    words = tiny_parts.clip_tokenizer()(["a red ring"], return_tensors="pt")
+    with torch.no_grad():
+        found = model(**words, pixel_values=pixels)
+    cosine = float((found.image_embeds * found.text_embeds).sum())
+    assert clip_score_of(picture, "a red ring") == pytest.approx(100 * max(0, cosine), abs=0.5)
+    assert clip_score_of(picture, "a red ring") > 1
+    quality._clip.cache_clear()
+
+
+def _tiny_clip() -> Any:
+    text = {"vocab_size": 1000, "hidden_size": 16, "intermediate_size": 16, "bos_token_id": 0, "eos_token_id": 514}
+    few = {"num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config={**text, **few}, vision_config={**vision, **few}, projection_dim=8)
+    return tiny_parts.seeded(lambda: transformers.CLIPModel(config), seed=1)

@@ -14,8 +14,8 @@ from branch_cases import Case, build, call_of
 from hypothesis import given
 from hypothesis import strategies as some
 
-from frazil_jobs.generation.modes.denoiser import Denoiser, StaleTensor
-from frazil_jobs.generation.modes.forecast import Kept
+from frazil_jobs.generation.modes.denoiser import Denoiser
+from frazil_jobs.generation.modes.forecast import Kept, StaleTensor
 from frazil_jobs.generation.stages.costs import boundary_bytes, parameter_costs, unit_costs
 from frazil_jobs.generation.stages.cut import Stages, cut
 from frazil_jobs.generation.stages.units import Anatomy, Uncuttable, Unit, anatomy_of
@@ -90,17 +90,51 @@ def test_stages_that_get_boundaries_of_the_same_latent_make_the_whole(name: str,
         assert torch.equal(denoiser.whole("b", 0, call), expected)
         whole = denoiser.boundaries_of("b")
         made: dict[Any, Any] = {}
-        outputs = [denoiser.staged("b", stage, 1, whole, call, made.__setitem__) for stage in range(count)]
+        staged = [denoiser.staged("b", stage, 1, whole, call, made.__setitem__) for stage in range(count)]
+        outputs = [output for output, _ in staged]
+        assert [age for _, age in staged] == [int(bool(cuts.stages and cuts.stages.into(at))) for at in range(count)]
         assert torch.equal(outputs[-1], expected)
         assert not any(torch.equal(output, expected) for output in outputs[:-1])
         assert cuts.stages is not None
         for boundary in cuts.stages.boundaries:
-            assert all(map(torch.equal, made[boundary], whole[boundary].tensors))
+            assert made[boundary].step == 1
+            assert all(map(torch.equal, made[boundary].tensors, whole[boundary].tensors))
         stale = {boundary: Kept(kept.step - 1, kept.tensors) for boundary, kept in whole.items()}
         with pytest.raises(StaleTensor):
             denoiser.staged("b", count - 1, 1, stale, call, made.__setitem__)
         denoiser.close()
         assert torch.equal(call(), expected)
+
+
+@pytest.mark.parametrize(("name", "count"), [("sdxl", 2), ("sd3", 2), ("sd3-four", 3), ("sd3-four", 4)])
+def test_the_staleness_of_a_prediction_is_known_before_the_cut(name: str, count: int) -> None:
+    module, arguments = arguments_of(name)
+    denoiser = Denoiser(module, 1, count)
+    known = denoiser.staleness
+    stages = denoiser.fit(arguments).stages
+    assert stages is not None
+    assert known == stages.staleness
+
+
+def test_units_that_are_left_out_return_the_size_of_the_image_in_hand() -> None:
+    """Two images: one evaluates both branches whole, a larger one the other branch alone before it is staged."""
+    module, small = arguments_of("sd3")
+    denoiser = Denoiser(module, 1, 2)
+    large = {**small, "hidden_states": torch.cat([small["hidden_states"]] * 2, dim=-1)}
+
+    def whole(branch: str, arguments: dict[str, Any]) -> None:
+        denoiser.fit(arguments)
+        denoiser.whole(branch, 0, lambda: module(**arguments))
+
+    def shapes(branch: str) -> list[torch.Size]:
+        return [tensor.shape for tensor in denoiser.units.like(0, branch)]
+
+    with torch.no_grad():
+        whole("prompt", small)
+        before = shapes("prompt")
+        denoiser.forget()
+        whole("other", large)
+    assert shapes("prompt") == shapes("other") != before
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "pixart", "flux"])

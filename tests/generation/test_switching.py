@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
 from frazil_jobs.api.parallelism import Switching
+from frazil_jobs.generation.modes.hybrid import discrepancies
 from frazil_jobs.generation.switching import Window, WindowRule, closes, joined, levels_off, opens, slope
 
 PAPER = WindowRule(steps=50, length=5, slope_steps=12, threshold=0.4e-3, cap=15)
@@ -28,6 +30,15 @@ def first(curve: list[float], rule: WindowRule = PAPER) -> int | None:
         if found is not None:
             return found
     return None
+
+
+def test_the_discrepancy_of_each_image_computed_by_hand() -> None:
+    prompt = torch.tensor([[[3.0, -1.0]], [[0.0, 2.0]]])
+    other = torch.tensor([[[1.0, -2.0]], [[4.0, 4.0]]])
+    # |2| + |1| over |1| + |2|, and |4| + |2| over |4| + |4|; the other way round 3 / 4 and 6 / 2.
+    assert discrepancies(torch.stack([other, prompt]), conditional=1) == pytest.approx([1.0, 0.75])
+    assert discrepancies(torch.stack([prompt, other]), conditional=0) == pytest.approx([1.0, 0.75])
+    assert discrepancies(torch.stack([other, prompt]), conditional=0) == pytest.approx([0.75, 3.0])
 
 
 def test_the_defaults_are_the_papers_numbers_for_sdxl_at_50_steps() -> None:

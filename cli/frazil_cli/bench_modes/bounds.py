@@ -7,34 +7,62 @@ from typing import TYPE_CHECKING, Any
 from frazil_cli.bench_modes import runs
 from frazil_cli.bench_modes.settings import Setting
 from frazil_cli.bench_modes.subject import Subject
+from frazil_jobs.base.exits import BadConfiguration
 
 if TYPE_CHECKING:
     from frazil_jobs.generation.costs.modes import Shares
     from frazil_jobs.generation.modes.policy import Course
 
 
-def forwards(shares: Shares, course: Course) -> float:
-    """A course's cost in whole steps."""
+def forwards(shares: Shares | None, course: Course) -> float:
+    """A course's cost in whole steps; without shares all of it was whole."""
     from frazil_jobs.generation.modes.policy import Kind
 
+    if shares is None:
+        return float(len(course.kinds))
     return shares.forwards(
         whole=course.count(Kind.WHOLE), reused=course.count(Kind.REUSED), staged=course.count(Kind.STAGED)
     )
 
 
-def shares_of(pipe: Any, subject: Subject, setting: Setting) -> Shares:
-    """Counted on the arguments of a real first step, for the pipeline's first denoiser."""
+def over_exact(setting: Setting, *, steps: int, forwards: float) -> float:
+    """The bound of a setting's speed over the exact split of two ranks, from what its steps cost in whole ones."""
+    return steps / forwards * runs.branches_shared(setting) / 2
+
+
+def shares_of(pipe: Any, subject: Subject, setting: Setting) -> Shares | None:
+    """Counted on the arguments of a real first step, for the pipeline's first denoiser; None where all steps are whole.
+
+    Raises BadConfiguration for a setting that the pipeline can't have.
+    """
+    try:
+        runs.branches_shared(setting)
+        return _counted(pipe, subject, setting)
+    except BadConfiguration as error:
+        raise BadConfiguration(error.message, field=f"{setting.text}: {error.field}", remedy=error.remedy) from None
+
+
+def _counted(pipe: Any, subject: Subject, setting: Setting) -> Shares | None:
     import torch
     from torch.utils._pytree import tree_map
 
     from frazil_jobs.generation.costs import modes
     from frazil_jobs.generation.costs.counting import count
+    from frazil_jobs.generation.stages.units import Uncuttable
+
+    mode = runs.mode_of(pipe, subject, setting)
+    if mode.runs == "Exact":
+        return None
 
     denoiser, branch = _first_branch(pipe, subject)
     with torch.device("meta"):
         twin = type(denoiser).from_config(dict(denoiser.config)).eval()
     on_meta = tree_map(lambda value: value.to("meta") if isinstance(value, torch.Tensor) else value, branch)
-    return modes.shares_of(denoiser, count(twin, **on_meta), stages=max(2, runs.mode_of(pipe, subject, setting).stages))
+    try:
+        return modes.shares_of(denoiser, count(twin, **on_meta), stages=max(2, mode.stages))
+    except Uncuttable as error:
+        mode.whole(str(error))
+        return None
 
 
 def _first_branch(pipe: Any, subject: Subject) -> tuple[Any, dict[str, Any]]:

@@ -19,6 +19,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "Hybrid": "#c2410c",
     "Guided": "#1d4ed8",
     "Guided, one rank": "#7c8fb8",
+    "Guided, 4 ranks": "#0f766e",
 }
 """Told apart in grey, too: dark, middle, dark blue, light."""
 
@@ -37,11 +38,17 @@ class Dot:
     """What nine pictures in ten reach."""
 
 
+def group_of(row: Mapping[str, Any]) -> str:
+    """The mode, and on how many ranks where it isn't two."""
+    mode, ranks = str(row["mode"]), row["ranks"]
+    return mode if ranks == 2 else f"{mode}, {'one rank' if ranks == 1 else f'{ranks} ranks'}"
+
+
 def dots_of(rows: Sequence[Mapping[str, Any]], *, speed: str) -> list[Dot]:
     """The settings that approximate, by `speed` ("bound_over_exact" or "speedup_over_exact")."""
     return [
         Dot(
-            group=row["mode"] if row["conditioning"] == 2 or row["mode"] == "Exact" else f"{row['mode']}, one rank",
+            group=group_of(row),
             label=row["setting"],
             speed=row[speed],
             median=row["psnr_db"],

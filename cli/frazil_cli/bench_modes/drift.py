@@ -6,6 +6,7 @@ same seeds. Medians, and the value that nine pictures in ten reach (the worst te
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -58,9 +59,7 @@ def make(
             if course is not None:
                 made.courses.append(course.facts)
                 made.reason = made.reason or course.reason
-            cost = (
-                bounds.forwards(shares, course) if shares is not None and course is not None else float(subject.steps)
-            )
+            cost = float(subject.steps) if course is None else bounds.forwards(shares, course)
             made.forwards += [cost] * len(which)
     return made
 
@@ -97,14 +96,17 @@ def drift(
     say: Callable[[str], None] = lambda _: None,
     show: Callable[[Setting, Sequence[Any]], None] = lambda _setting, _pictures: None,
 ) -> list[dict[str, Any]]:
-    """One row a setting; the first of them must be Exact. `show` is given each setting's pictures."""
+    """One row a setting; the first of them must be Exact. `show` is given each setting's pictures.
+
+    Raises BadConfiguration for a setting that the model can't have, before any picture is made.
+    """
     pipe = subject.pipeline()
     exact: Made | None = None
     rows = []
-    for setting in settings:
+    shares = [bounds.shares_of(pipe, subject, setting) for setting in settings]
+    for setting, share in zip(settings, shares, strict=True):
         say(f"{setting.text}: {count} pictures")
-        shares = None if setting.mode == "Exact" else bounds.shares_of(pipe, subject, setting)
-        made = make(pipe, subject, setting, count=count, batch=batch, seed=seed, shares=shares)
+        made = make(pipe, subject, setting, count=count, batch=batch, seed=seed, shares=share)
         exact = exact or made
         show(setting, made.pictures)
         rows.append(_row(subject, setting, made, exact, reader))
@@ -112,19 +114,19 @@ def drift(
 
 
 def _row(subject: Subject, setting: Setting, made: Made, exact: Made, reader: Reader | None) -> dict[str, Any]:
-    from frazil_jobs.generation.quality import learned_metrics, lpips_of, psnr, relative_error, ssim
+    from frazil_jobs.generation.quality import clip_score_of, learned_metrics, lpips_of, psnr, relative_error, ssim
 
     pairs = list(zip(made.pictures, exact.pictures, strict=True))
     decibels = [min(psnr(one, other), MOST_DECIBELS) for one, other in pairs]
     similar = [ssim(one, other) for one, other in pairs]
     apart = [relative_error(one, other) for one, other in zip(made.latents, exact.latents, strict=True)]
     learned = learned_metrics()
-    bound = statistics.median(subject.steps / cost for cost in made.forwards)
     return {
         "mode": setting.mode,
         "setting": setting.detail,
         "conditioning": setting.parallelism.conditioning,
-        "bound_over_exact": bound * (setting.parallelism.conditioning / 2),
+        "ranks": setting.ranks,
+        "bound_over_exact": bound_of(subject, setting, made),
         "psnr_db": statistics.median(decibels),
         "psnr_db_worst_tenth": tenth(decibels),
         "psnr_db_least": min(decibels),
@@ -133,12 +135,21 @@ def _row(subject: Subject, setting: Setting, made: Made, exact: Made, reader: Re
         "latent_relative_error": statistics.median(apart),
         "latent_relative_error_worst_tenth": tenth(apart, highest=True),
         "lpips": statistics.median(lpips_of(*pair) for pair in pairs) if learned["lpips"] is None else None,
+        "clip_score": statistics.median(clip_score_of(*pair) for pair in _with_prompts(subject, made.pictures))
+        if learned["clip"] is None
+        else None,
         "prompt_accuracy": accuracy(subject, made.pictures, reader),
         "pictures": len(pairs),
         "budget_kept": _kept(setting, decibels),
         "all_whole_because": made.reason or None,
         "not_computed": {name: why for name, why in learned.items() if why},
     }
+
+
+def bound_of(subject: Subject, setting: Setting, made: Made) -> float:
+    """Of the speed over the exact split, of a picture's steps: the median."""
+    steps = subject.steps
+    return statistics.median(bounds.over_exact(setting, steps=steps, forwards=cost) for cost in made.forwards)
 
 
 def _kept(setting: Setting, decibels: Sequence[float]) -> float | None:
@@ -161,9 +172,12 @@ def accuracy(subject: Subject, pictures: Sequence[Any], reader: Reader | None) -
         return None
     import numpy as np
 
-    prompts = subject.prompts
     right = [
-        reader(prompts[index % len(prompts)], (np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
-        for index, picture in enumerate(pictures)
+        reader(prompt, (np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
+        for picture, prompt in _with_prompts(subject, pictures)
     ]
     return sum(right) / len(right)
+
+
+def _with_prompts(subject: Subject, pictures: Sequence[Any]) -> list[tuple[Any, str]]:
+    return list(zip(pictures, itertools.cycle(subject.prompts), strict=False))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from frazil_cli.bench_modes import bounds
-from frazil_cli.bench_modes.drift import make
+from frazil_cli.bench_modes.drift import bound_of, make
 from frazil_cli.bench_modes.settings import parse
 from frazil_cli.bench_modes.subject import Subject
 
@@ -52,7 +52,8 @@ def keeping(
                 "setting": setting.detail,
                 "budget_db": asked,
                 **share_kept(asked, made.pictures, exact.pictures),
-                "bound_over_exact": statistics.median(subject.steps / cost for cost in made.forwards),
+                "ranks": setting.ranks,
+                "bound_over_exact": bound_of(subject, setting, made),
                 "pictures": count,
                 "all_whole_because": made.reason or None,
             }

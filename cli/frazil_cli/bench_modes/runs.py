@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from frazil_jobs.generation.groups import RankGroups
     from frazil_jobs.generation.guidance import FolderConfigs
     from frazil_jobs.generation.modes.asked import AskedMode
+    from frazil_jobs.generation.rank_grid import RankGrid
 
 
 def configs_of(subject: Subject) -> FolderConfigs:
@@ -28,18 +29,30 @@ def mode_of(pipe: Any, subject: Subject, setting: Setting) -> AskedMode:
     """The setting as it will run on this pipeline. Raises BadConfiguration."""
     from frazil_jobs.generation.guidance import guidance_of_call
     from frazil_jobs.generation.modes.asked import asked_mode
-    from frazil_jobs.generation.rank_grid import RankGrid
 
-    asked = setting.parallelism
     arguments = subject.arguments(pipe, subject.prompts[:1], [0])
     return asked_mode(
-        asked,
-        RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline),
+        setting.parallelism,
+        _grid(setting),
         guidance_of_call(type(pipe), arguments, configs_of(subject)),
         scheduler=(type(pipe.scheduler), pipe.scheduler.config),
         steps=subject.steps,
         extra={},
     )
+
+
+def _grid(setting: Setting) -> RankGrid:
+    from frazil_jobs.generation.rank_grid import RankGrid
+
+    asked = setting.parallelism
+    return RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
+
+
+def branches_shared(setting: Setting) -> int:
+    """Ranks that share the branches of a whole step. Raises BadConfiguration."""
+    from frazil_jobs.generation.modes.asked import acting_grid
+
+    return acting_grid(setting.parallelism, _grid(setting)).conditioning
 
 
 @contextmanager
@@ -48,14 +61,14 @@ def simulated(pipe: Any, subject: Subject, setting: Setting) -> Iterator[BranchS
     from frazil_jobs.generation.simulate import simulate
 
     mode = mode_of(pipe, subject, setting)
-    alone = setting.parallelism.conditioning == 1
-    with simulate(pipe, configs_of(subject), mode, one_by_one=not alone, record=False) as split:
+    one_by_one = branches_shared(setting) > 1
+    with simulate(pipe, configs_of(subject), mode, one_by_one=one_by_one, record=False) as split:
         yield split
 
 
 @contextmanager
 def on_ranks(pipe: Any, subject: Subject, setting: Setting, groups: RankGroups) -> Iterator[BranchSplit]:
-    """Hooks of this rank. With conditioning 1 only rank 0 should call, with groups of its own alone."""
+    """Hooks of this rank. For a setting of one rank only rank 0 should call, with groups of its own alone."""
     from frazil_jobs.generation.branches import split_branches
 
     with split_branches(pipe, groups, configs_of(subject), mode=mode_of(pipe, subject, setting)) as split:

@@ -1,7 +1,7 @@
 """What the benches compare: a mode and its switching, written as `Guided:budget=45,predictorOrder=1`.
 
 The names are those of the job file (`spec.parallelism.switching`), so that a setting that is found good can be pasted there.
-`conditioning=1` runs it on one rank.
+`conditioning=1` runs it on one rank, `pipeline=2` with two stages a branch.
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ SPEED = (
 )
 """What `frazil bench modes` times when nothing is asked for."""
 
+NEAR = "Guided:budget=45,predictorOrder=2,refreshEvery=2"
+FAR = "Guided:budget=35,predictorOrder=0,refreshEvery=5"
+"""The two of FRONTIER that the page on modes speaks of: far nearer than Hybrid, and as far as Hybrid but much faster."""
+
 FRONTIER = (
     "Exact",
     *(f"Hybrid:windowPercent={window}" for window in (10, 20, 40, 70)),
@@ -86,8 +90,10 @@ FRONTIER = (
         for every in (2, 5)
         for budget in (55, 45, 35)
     ),
+    *(f"{setting},conditioning=1" for setting in (NEAR, FAR)),
 )
-"""What `frazil bench quality` draws: windows, their places, budgets and orders of the forecast."""
+"""What `frazil bench quality` draws: windows, their places, budgets and orders of the forecast; and the same reuse on one
+rank."""
 
 
 def parsed(texts: Iterable[str]) -> list[Setting]:

@@ -17,16 +17,22 @@ from frazil_cli import bench_ranks
 from frazil_cli.bench_modes import bounds, runs
 from frazil_cli.bench_modes.settings import Setting, parse
 from frazil_cli.bench_modes.subject import Subject
+from frazil_jobs.base.exits import BadConfiguration
 
 if TYPE_CHECKING:
     from frazil_jobs.generation.groups import RankGroups
 
 ONE = "one"
+RANKS = 2
 SECONDS = 6 * 3600.0
 
 
 def speeds(subject: Subject, settings: Sequence[Setting], *, rounds: int, batch: int) -> list[dict[str, Any]]:
-    """One row a setting: medians of ratios of the loop (the denoiser's first entry to its last exit)."""
+    """One row a setting: medians of ratios of the loop (the denoiser's first entry to its last exit).
+
+    Raises BadConfiguration for a setting of more ranks than are timed here.
+    """
+    check_ranks(settings)
     document = {
         "subject": subject.document(),
         "settings": [setting.text for setting in settings],
@@ -36,6 +42,17 @@ def speeds(subject: Subject, settings: Sequence[Setting], *, rounds: int, batch:
     }
     found: list[dict[str, Any]] = bench_ranks.measure("frazil_cli.bench_modes.speed", document, seconds=SECONDS)
     return found
+
+
+def check_ranks(settings: Sequence[Setting]) -> None:
+    """Raise BadConfiguration for a setting of more than RANKS ranks."""
+    for setting in settings:
+        if setting.ranks > RANKS:
+            raise BadConfiguration(
+                f"{setting.text} takes {setting.ranks} ranks, and {RANKS} are timed here, each on a core of its own",
+                field="--setting",
+                remedy="leave it out; its distance and its bound are said by `frazil bench quality`",
+            )
 
 
 def _rank_main(workdir: Path, rank: int, core: int) -> None:
@@ -58,8 +75,7 @@ class _Bench:
         self.pipe = self.subject.pipeline()
         denoiser = getattr(self.pipe, "transformer", None) or self.pipe.unet
         self.clock = bench_ranks.Clock(denoiser, lambda: None)
-        approximate = [setting for setting in self.settings if setting.mode != "Exact"]
-        self.shares = {setting.text: bounds.shares_of(self.pipe, self.subject, setting) for setting in approximate}
+        self.shares = {setting.text: bounds.shares_of(self.pipe, self.subject, setting) for setting in self.settings}
         self.forwards: dict[str, float] = {}
         self.steps: dict[str, dict[str, list[float]]] = {}
 
@@ -121,13 +137,14 @@ class _Bench:
         over_one = [row[ONE] / row[setting.text] for row in rounds]
         over_exact = [row["Exact"] / row[setting.text] for row in rounds]
         forwards = self.forwards.get(setting.text, float(self.subject.steps))
-        bound = self.subject.steps / forwards * (setting.parallelism.conditioning / 2)
+        bound = bounds.over_exact(setting, steps=self.subject.steps, forwards=forwards)
         whole = statistics.median(self.steps["Exact"]["whole"])
         kinds = self.steps.get(setting.text, {})
         return {
             "mode": setting.mode,
             "setting": setting.detail,
             "conditioning": setting.parallelism.conditioning,
+            "ranks": setting.ranks,
             "speedup_over_one": statistics.median(over_one),
             "speedup_over_exact": statistics.median(over_exact),
             "bound_over_exact": bound,
@@ -142,7 +159,7 @@ class _Bench:
         }
 
     def _counted(self, setting: Setting) -> dict[str, float]:
-        shares = self.shares.get(setting.text)
+        shares = self.shares[setting.text]
         return {} if shares is None else {"reused": shares.reused, "staged": shares.staged}
 
 

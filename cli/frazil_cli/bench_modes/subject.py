@@ -9,7 +9,7 @@ import importlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from frazil_jobs.base.exits import BadConfiguration
 
 QUIRKS: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False}
 """Arguments that small pictures and plain prompts want, of pipelines that have them."""
+TUNING_SEEDS = (0, 100)
+TUNING_PROMPTS = 64
+"""Of each of these seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,17 @@ def shapes_beside(model: Path) -> Path | None:
     return folder if (folder / "draw.py").exists() and (folder / "read.py").exists() else None
 
 
-def shapes_prompts(folder: Path, count: int, seed: int) -> tuple[str, ...]:
-    """`count` sentences at random, the same for a seed."""
+def shapes_prompts(folder: Path, count: int, seed: int, *, without: Container[str] = ()) -> tuple[str, ...]:
+    """`count` sentences at random, the same for a seed, none of those in `without`."""
     import numpy as np
 
-    scenes = _module(folder, "draw").ALL
-    return tuple(scenes[index].prompt for index in np.random.default_rng(seed).integers(len(scenes), size=count))
+    prompts = [scene.prompt for scene in _module(folder, "draw").ALL if scene.prompt not in without]
+    return tuple(prompts[index] for index in np.random.default_rng(seed).integers(len(prompts), size=count))
+
+
+def tuning_prompts(folder: Path) -> frozenset[str]:
+    """The sentences that constants of the modes were chosen on, and more that may have been looked at meanwhile."""
+    return frozenset(prompt for seed in TUNING_SEEDS for prompt in shapes_prompts(folder, TUNING_PROMPTS, seed))
 
 
 def shapes_reader(folder: Path) -> Reader:

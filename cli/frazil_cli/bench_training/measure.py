@@ -44,7 +44,7 @@ class Settings:
 
 def measure(settings: Settings, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Start four ranks, wait for them, and return one object (the `--json` of `frazil bench training`)."""
-    from frazil_cli.bench_training.rows import RANKS, rows_of, scaled_model
+    from frazil_cli.bench_training.rows import RANKS, published_plan, rows_of, scaled_model
 
     with tempfile.TemporaryDirectory(prefix="frazil-bench-") as folder:
         workdir = Path(folder)
@@ -69,6 +69,7 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda text: None)
         "model": "published 8B run (4 stages, 8 microbatches), emulated by sleeping",
         "least_ms": settings.least_ms,
         "max_freeze_ratio": settings.max_ratio,
+        "published": published_plan(settings.max_ratio),
         "rounds": settings.rounds,
         "baseline": "1F1B, none",
         "load_average": os.getloadavg()[0],
@@ -77,10 +78,16 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda text: None)
 
 def _table(rows: Sequence[Row], measured: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     """One object a row."""
+    from frazil_cli.bench_training.rows import AS_1F1B
+
     seconds = [[one["seconds"] for one in times] for times in measured]
     unfrozen = {row.schedule: at for at, row in enumerate(rows) if row.method == "none"}
     published = {row.schedule: at for at, row in enumerate(rows) if row.method == "published"}
     baseline = unfrozen["1F1B"]
+
+    def rival(row: Row) -> Row:
+        return rows[published["1F1B" if row.method == AS_1F1B else row.schedule]]
+
     return [
         _figures(
             row,
@@ -88,7 +95,7 @@ def _table(rows: Sequence[Row], measured: Sequence[Sequence[dict[str, Any]]]) ->
             speedups=_ratios(seconds[baseline], seconds[at]),
             like_for_like=_ratios(seconds[unfrozen[row.schedule]], seconds[at]),
             predicted_speedup=rows[baseline].predicted / row.predicted,
-            freezing_of_published=row.plan.mean_freeze_ratio / rows[published[row.schedule]].plan.mean_freeze_ratio,
+            freezing_of_published=row.plan.mean_freeze_ratio / rival(row).plan.mean_freeze_ratio,
         )
         for at, (row, times) in enumerate(zip(rows, measured, strict=True))
     ]

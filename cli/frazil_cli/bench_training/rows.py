@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from frazil_jobs.api.pipelining import Freezing, Schedule
 from frazil_jobs.training.planning import program, published, simulator
@@ -24,6 +25,7 @@ TENSORS = 9
 """Of a block, see emulated.py."""
 RANKS, MICROBATCHES = published.RANKS, published.MICROBATCHES
 SCHEDULES: tuple[Schedule, ...] = tuple(STAGES_A_RANK)
+AS_1F1B = "ours at 1F1B's published speed"
 OURS = Freezing(warmup_steps=0, ramp_steps=0, replan_drift_percent="0")
 PUBLISHED = OURS.model_copy(update={"selection": "Uniform", "rescale_gradients": False})
 
@@ -50,10 +52,12 @@ class Row:
 
 def scaled_model(least_ms: float) -> ModelTime:
     """The published model, slowed down until no action of any schedule takes less than `least_ms`, other than 0."""
+    orders = [order_of(schedule, ranks=RANKS, microbatches=MICROBATCHES) for schedule in SCHEDULES]
     shortest = min(
         seconds
-        for schedule in SCHEDULES
-        for time in _timings(published.MODEL, schedule).actions.values()
+        for order in orders
+        for held in _cuts(published.MODEL, order)
+        for time in published.MODEL.timings(held, order).actions.values()
         for seconds in (time.full, time.frozen)
         if seconds > 0
     )
@@ -73,12 +77,28 @@ def scaled_model(least_ms: float) -> ModelTime:
 def rows_of(model: ModelTime, schedules: Sequence[Schedule], *, max_ratio: float) -> list[Row]:
     """All rows, schedule by schedule. The first is the baseline of the speed-ups: 1F1B with nothing frozen."""
     wanted = [schedule for schedule in ("1F1B", *SCHEDULES) if schedule in {"1F1B", *schedules}]
-    return [row for schedule in dict.fromkeys(wanted) for row in _rows(model, schedule, max_ratio)]
+    rows: list[Row] = []
+    for schedule in dict.fromkeys(wanted):
+        target = next((row.predicted for row in rows if row.method == "published"), None)  # that of 1F1B
+        rows += _rows(model, schedule, max_ratio, target)
+    return rows
 
 
-def _rows(model: ModelTime, schedule: Schedule, max_ratio: float) -> Iterator[Row]:
+def published_plan(max_ratio: float) -> dict[str, Any]:
+    """What "published" names, to the parameter."""
+    return {
+        **FreezingSettings.published(max_ratio).model_dump(mode="json"),
+        "selection": PUBLISHED.selection,
+        "rescale_gradients": PUBLISHED.rescale_gradients,
+        "timings": "each action's own, without noise and without communication",
+        "partition": "Uniform",
+    }
+
+
+def _rows(model: ModelTime, schedule: Schedule, max_ratio: float, target: float | None) -> Iterator[Row]:
+    """Those of one schedule. `target`: the step of 1F1B's published row, for schedules to be as fast as."""
     order = order_of(schedule, ranks=RANKS, microbatches=MICROBATCHES)
-    even = uniform(len(model.blocks), order.stages)
+    even, balanced = _cuts(model, order)
     timings = model.timings(even, order)
     theirs = program.solve(order, timings, FreezingSettings.published(max_ratio))
     ours = program.solve(order, timings, FreezingSettings(max_ratio=max_ratio))
@@ -92,7 +112,6 @@ def _rows(model: ModelTime, schedule: Schedule, max_ratio: float) -> Iterator[Ro
         return program.plan_of(order, timings, program.uniform(order, ratio))
 
     yield row("none", flat(0.0))
-    balanced = cut("Balanced", model, order)
     times = model.timings(balanced, order)
     yield row("balanced", program.plan_of(order, times, {}), at=balanced, times=times)
     yield row("uniform at cap", flat(max_ratio))
@@ -102,13 +121,13 @@ def _rows(model: ModelTime, schedule: Schedule, max_ratio: float) -> Iterator[Ro
     yield as_published
     yield row("ours", ours)
     # what the published plan delivers, its first stage's tensors drawn as published
-    as_fast = program.least_freezing(
-        order, timings, within=as_published.predicted, settings=FreezingSettings(max_ratio=max_ratio)
-    )
-    if as_fast is not None:
-        yield row("ours at published speed", as_fast)
+    for method, within in (("ours at published speed", as_published.predicted), (AS_1F1B, target)):
+        if within is not None:
+            settings = FreezingSettings(max_ratio=max_ratio)
+            if (as_fast := program.least_freezing(order, timings, within=within, settings=settings)) is not None:
+                yield row(method, as_fast)
 
 
-def _timings(model: ModelTime, schedule: Schedule) -> Timings:
-    order = order_of(schedule, ranks=RANKS, microbatches=MICROBATCHES)
-    return model.timings(uniform(len(model.blocks), order.stages), order)
+def _cuts(model: ModelTime, order: ScheduleOrder) -> tuple[Cut, Cut]:
+    """As many blocks each, and balanced."""
+    return uniform(len(model.blocks), order.stages), cut("Balanced", model, order)

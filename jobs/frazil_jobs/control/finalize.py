@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from frazil_jobs.api import naming
 from frazil_jobs.api.generationjob import GenerationJob
 from frazil_jobs.api.naming import MANIFEST_KEY
+from frazil_jobs.api.parallelism import Parallelism
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.prompts import iter_rows
 from frazil_jobs.inputs.rows import PromptsPin
@@ -34,14 +35,9 @@ from frazil_jobs.outputs.manifest import (
 )
 from frazil_jobs.stores import ObjectStore
 
-__all__ = ["CHANGES", "FinalizeRequest", "Finalized", "TooLittleStored", "expected_outputs", "finalize"]
+__all__ = ["FinalizeRequest", "Finalized", "TooLittleStored", "changes_of", "expected_outputs", "finalize"]
 
-CHANGES = {
-    "Exact": "nothing is changed: guidance branches are evaluated in full, on a rank each or one after the other",
-    "Hybrid": "guidance is off inside the pipelined window, whose activations are one step old",
-    "Guided": "deep features are forecast between full steps, within the job's error budget; guidance is kept",
-}
-"""What a mode may change in an image, for people."""
+KEPT = "within the job's error budget; guidance is kept"
 
 
 class Finalized(BaseModel):
@@ -122,6 +118,25 @@ def finalize(request: FinalizeRequest, store: ObjectStore, access: Access) -> Fi
     )
 
 
+def changes_of(parallelism: Parallelism) -> str:
+    """What a mode may change in an image, for people."""
+    stages = f"{parallelism.pipeline} stages, whose activations are one step old"
+    match parallelism.mode:
+        case "Exact":
+            return "nothing is changed: guidance branches are evaluated in full, on a rank each or one after the other"
+        case "Hybrid":
+            return "guidance is off inside the pipelined window, whose activations are one step old"
+        case "Guided" if parallelism.pipeline == 1:
+            return f"deep features are forecast between full steps, {KEPT}"
+        case "Guided" if parallelism.conditioning > 1:
+            return f"between full steps each branch is evaluated in {stages}, {KEPT}"
+        case "Guided":
+            return (
+                f"between full steps the prompt's branch is evaluated in {stages}, and the other branch is that less the "
+                f"branches' difference, carried from the full steps, {KEPT}"
+            )
+
+
 def _facts(request: FinalizeRequest) -> JobFacts:
     spec, meta = request.job.spec, request.job.metadata
     return JobFacts(
@@ -130,7 +145,7 @@ def _facts(request: FinalizeRequest) -> JobFacts:
         uid=request.uid,
         prefix=request.prefix,
         mode=spec.parallelism.mode,
-        changes=CHANGES[spec.parallelism.mode],
+        changes=changes_of(spec.parallelism),
         prompts_sha256=request.pin.sha256,
         total=request.total,
         min_stored=-(-request.total * spec.success_policy.min_stored_percent // 100),
@@ -148,11 +163,12 @@ def note_of(mode: str, measured: DistanceCount) -> str:
 
 def said(request: FinalizeRequest, measured: DistanceCount) -> str:
     """What the mode may have changed, and by how much it did, for people."""
-    mode = request.job.spec.parallelism.mode
-    note = note_of(mode, measured)
+    parallelism = request.job.spec.parallelism
+    note = note_of(parallelism.mode, measured)
     if measured.all_whole:
         return f"nothing is changed, for {note}"
-    return f"{CHANGES[mode]}; {note}" if note else CHANGES[mode]
+    changes = changes_of(parallelism)
+    return f"{changes}; {note}" if note else changes
 
 
 def _write_gallery(request: FinalizeRequest, store: ObjectStore, rows: Any, *, stored: int, changes: str) -> str:

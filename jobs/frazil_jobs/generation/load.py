@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ import torch
 
 from frazil_jobs.api.common import Model
 from frazil_jobs.base.exits import BadConfiguration
+from frazil_jobs.generation.guidance import DENOISERS
+from frazil_jobs.generation.stages.units import structure_of
 from frazil_jobs.inputs.task import LoraFile
 
 SCHEDULER_FIELD: Final = "spec.sampling.scheduler"
@@ -79,6 +82,19 @@ def pipeline_class(name: str) -> type:
             field="spec.model.pipeline",
             remedy="name a pipeline class of diffusers",
         )
+    return found
+
+
+def denoisers_of(folder: Folder) -> list[torch.nn.Module]:
+    """The folder's denoisers, without weights. One of another library, or of a class that refuses its values, is left out:
+    what is wrong with it shows when it's loaded.
+    """
+    found = []
+    for name in DENOISERS:
+        library, kind = folder.components().get(name, ("", ""))
+        if library == "diffusers" and hasattr(diffusers, kind):
+            with suppress(ValueError, TypeError, KeyError, RuntimeError, ImportError, AttributeError):
+                found.append(structure_of(getattr(diffusers, kind), folder.config(name)))
     return found
 
 

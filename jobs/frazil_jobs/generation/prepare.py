@@ -20,8 +20,8 @@ from frazil_jobs.generation import media
 from frazil_jobs.generation.batches import Batch, batches_of, unfinished
 from frazil_jobs.generation.calls import CallPlan, plan_call
 from frazil_jobs.generation.guidance import FolderConfigs, Guidance, guidance_of, guidance_of_call
-from frazil_jobs.generation.load import Folder, pipeline_class, scheduler_class
-from frazil_jobs.generation.modes.asked import AskedMode, acting_grid, asked_mode
+from frazil_jobs.generation.load import Folder, denoisers_of, pipeline_class, scheduler_class
+from frazil_jobs.generation.modes.asked import AskedMode, acting_grid, asked_mode, on_denoisers
 from frazil_jobs.generation.rank_grid import RankGrid, grid_for
 from frazil_jobs.generation.sequence import check_sequence
 from frazil_jobs.inputs.task import Task
@@ -88,7 +88,7 @@ def mode_of(
     if steps is None and "num_inference_steps" in call.parameters:
         default = call.parameters["num_inference_steps"].default
         steps = default if isinstance(default, int) else None
-    return asked_mode(
+    mode = asked_mode(
         spec.parallelism,
         grid,
         guidance,
@@ -96,6 +96,7 @@ def mode_of(
         steps=steps,
         extra=spec.sampling.extra,
     )
+    return mode if mode.runs == "Exact" else on_denoisers(mode, denoisers_of(folder))
 
 
 def _guidance(pipeline: type, task: Task) -> Guidance:

@@ -1,4 +1,4 @@
-"""How far pictures are from others: PSNR, SSIM and relative error; LPIPS, FID and CLIP where their weights are.
+"""How far pictures are from others: PSNR, SSIM and relative error; LPIPS and CLIP scores where their weights are.
 
 The other pictures are those of mode Exact from the same seeds: distance to the original, which is what an engine answers
 for, and not to some ground truth, which hides damage.
@@ -10,7 +10,6 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from frazil_jobs.generation.compare import psnr
 
-__all__ = ["learned_metrics", "lpips_of", "psnr", "relative_error", "ssim"]
+__all__ = ["clip_score_of", "learned_metrics", "lpips_of", "psnr", "relative_error", "ssim"]
 
 WINDOW: Final = 11
 SIGMA: Final = 1.5
@@ -66,29 +65,46 @@ def relative_error(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(difference / np.linalg.norm(np.asarray(other, np.float64)))
 
 
-LEARNED: Final[Mapping[str, tuple[str, str]]] = {
-    "lpips": ("lpips", "alexnet-owt-*.pth"),
-    "fid": ("torchmetrics", "weights-inception-2015-12-05-*.pth"),
-    "clip": ("open_clip", "open_clip*"),
-}
-"""Metric to the package that computes it and the weights that it needs, in torch hub's folder of checkpoints."""
+LPIPS_WEIGHTS: Final = "alexnet-owt-*.pth"
+"""In torch hub's folder of checkpoints."""
+CLIP: Final = "openai/clip-vit-large-patch14"
+"""The model of CLIP scores, in Hugging Face's cache: the one that they are usually computed with."""
+_CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_DEVIATION: Final = (0.26862954, 0.26130258, 0.27577711)
+NO_FID: Final = "it compares thousands of pictures as a set, and here each is compared with its own exact one"
 
 
 def learned_metrics() -> dict[str, str | None]:
-    """Of each metric that needs trained weights: why it can't be computed here, or None when it can."""
+    """Of each metric that needs trained weights: why it isn't computed here, or None when it can be."""
+    return {"lpips": _why_no_lpips(), "fid": NO_FID, "clip": _why_no_clip()}
+
+
+def _why_no_lpips() -> str | None:
+    if importlib.util.find_spec("lpips") is None:
+        return "lpips is not installed"
     home = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch"))
-    checkpoints = home / "hub" / "checkpoints"
-    found: dict[str, str | None] = {}
-    for name, (package, weights) in LEARNED.items():
-        if importlib.util.find_spec(package) is None:
-            found[name] = f"{package} is not installed"
-        elif not any(checkpoints.glob(weights)):
-            found[name] = (
-                f"its weights ({weights}) are not in {checkpoints.parent.name}/{checkpoints.name} of TORCH_HOME"
-            )
-        else:
-            found[name] = None
-    return found
+    if any((home / "hub" / "checkpoints").glob(LPIPS_WEIGHTS)):
+        return None
+    return f"its weights ({LPIPS_WEIGHTS}) are not in hub/checkpoints of TORCH_HOME"
+
+
+def _why_no_clip() -> str | None:
+    if _clip_folder() is None:
+        return f"its weights ({CLIP}) are not in the cache of Hugging Face's hub"
+    return None
+
+
+def _clip_folder() -> Path | None:
+    """Where CLIP lies, all of it: nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(CLIP, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    return folder if whole and any(folder.glob("tokenizer*.json")) else None
 
 
 def lpips_of(one: NDArray[Any], other: NDArray[Any]) -> float:
@@ -103,3 +119,34 @@ def lpips_of(one: NDArray[Any], other: NDArray[Any]) -> float:
 @functools.cache
 def _lpips() -> Any:
     return importlib.import_module("lpips").LPIPS(net="alex", verbose=False).eval()
+
+
+def clip_score_of(picture: NDArray[Any], prompt: str) -> float:
+    """The CLIP score (Hessel et al. 2021) of a picture (height, width, 3) in [0, 1]: 100 times its cosine to the prompt,
+    at least 0. Needs its weights here."""
+    import torch
+
+    model, tokenizer = _clip()
+    side = model.config.vision_config.image_size
+    pixels = torch.from_numpy(np.asarray(picture, np.float32)).permute(2, 0, 1)[None].clamp(0, 1)
+    height, width = pixels.shape[-2:]
+    scale = side / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    pixels = pixels[:, :, top : top + side, left : left + side].clamp(0, 1)
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_DEVIATION))
+    words = tokenizer([prompt], truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        found = model(**words, pixel_values=(pixels - mean) / deviation)
+    return 100 * max(0.0, float((found.image_embeds * found.text_embeds).sum()))
+
+
+@functools.cache
+def _clip() -> tuple[Any, Any]:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder = _clip_folder()
+    assert folder is not None
+    load: Any = CLIPModel.from_pretrained
+    return load(folder, local_files_only=True).eval(), CLIPTokenizer.from_pretrained(folder, local_files_only=True)

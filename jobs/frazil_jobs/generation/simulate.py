@@ -24,7 +24,6 @@ from frazil_jobs.generation.modes.conductor import Conductor
 from frazil_jobs.generation.modes.forecast import Kept
 from frazil_jobs.generation.modes.policy import Kind
 from frazil_jobs.generation.stages.cut import Boundary
-from frazil_jobs.generation.stages.partial import Tensors
 
 
 def simulate(
@@ -63,14 +62,15 @@ class Simulation(Conductor):
         held = self._held.get(branch) or denoiser.boundaries_of(branch)
         made: dict[Boundary, Kept] = {}
 
-        def keep(boundary: Boundary, tensors: Tensors) -> None:
-            made[boundary] = Kept(self._step, tuple(tensor.clone() for tensor in tensors))
+        def keep(boundary: Boundary, kept: Kept) -> None:
+            made[boundary] = Kept(kept.step, tuple(tensor.clone() for tensor in kept.tensors))
 
-        outputs = [
-            denoiser.staged(branch, stage, self._step, held, call, keep) for stage in range(denoiser.cuts.stages.count)
-        ]
+        stages = range(denoiser.cuts.stages.count)
+        outputs, ages = zip(
+            *(denoiser.staged(branch, stage, self._step, held, call, keep) for stage in stages), strict=True
+        )
         self._held[branch] = made
-        self._age = 1
+        self._age = max(ages)
         return outputs[-1]
 
     def exchange(self, prediction: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,12 @@ import pytest
 import tiny_pipelines
 import torch
 
+from frazil_cli.bench import _subject
 from frazil_cli.bench_modes.drift import drift
 from frazil_cli.bench_modes.keeping import keeping, share_kept
 from frazil_cli.bench_modes.settings import parsed
 from frazil_cli.bench_modes.strip import MAGNIFIED, strip
-from frazil_cli.bench_modes.subject import Subject
+from frazil_cli.bench_modes.subject import Subject, shapes_prompts, tuning_prompts
 from frazil_jobs.base.exits import BadConfiguration
 
 SWITCHING = "budget=12,predictorOrder=0,refreshEvery=4"
@@ -42,6 +43,23 @@ def test_each_picture_is_a_call_of_its_own(subject: Subject) -> None:
     assert found["kept"] == expected["budget_kept"]
     assert found["psnr_db"] == expected["psnr_db"]
     assert found["bound_over_exact"] == expected["bound_over_exact"] > 1
+
+
+def test_stages_can_keep_a_budget_too(subject: Subject) -> None:
+    torch.set_num_threads(1)
+    (found,) = keeping(subject, None, ["budget=6,pipeline=2"], count=1, seed=5)
+    assert found["ranks"] == 4
+    assert 1 < found["bound_over_exact"] < 2
+
+
+def test_no_prompt_that_tuning_drew_is_asked_for() -> None:
+    shapes = Path(__file__).parents[3] / "examples" / "shapes"
+    tuned = tuning_prompts(shapes)
+    assert tuned >= {*shapes_prompts(shapes, 8, 0), *shapes_prompts(shapes, 8, 100)}
+    assert tuned & {*shapes_prompts(shapes, 32, 1)}, "without care some would be"
+    held_out, _ = _subject(shapes / "model", None, count=32, steps=4, guidance=4.0, size=None, seed=1, held_out=True)
+    assert len(held_out.prompts) == 32
+    assert not tuned & set(held_out.prompts)
 
 
 def test_the_sampler_is_the_one_that_was_asked_for(subject: Subject) -> None:

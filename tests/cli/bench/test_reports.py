@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as Tree
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from frazil_cli.bench_modes.drawing import dots_of, frontier
 from frazil_cli.bench_modes.drift import tenth
-from frazil_cli.bench_modes.reports import drift_table, joined, speed_table
+from frazil_cli.bench_modes.reports import drift_report, joined, keeping_report, speed_report
 
 ISSUE_FIELDS = {
     *("mode", "setting", "speedup_over_one", "speedup_over_exact", "bound_over_exact"),
@@ -22,6 +23,10 @@ def speed_row(mode: str, setting: str, over_exact: float, conditioning: int = 2)
         "mode": mode,
         "setting": setting,
         "conditioning": conditioning,
+        "ranks": conditioning,
+        "step_over_exact": {"whole": 1.0, "reused": 0.39} if mode == "Guided" else {"whole": 1.0},
+        "steps_measured": {"whole": 20, "reused": 30} if mode == "Guided" else {"whole": 50},
+        "counted_step": {"reused": 0.34, "staged": 0.5} if mode == "Guided" else {},
         "speedup_over_one": 2 * over_exact,
         "speedup_over_exact": over_exact,
         "bound_over_exact": over_exact * 1.05,
@@ -34,6 +39,7 @@ def drift_row(mode: str, setting: str, decibels: float, conditioning: int = 2) -
         "mode": mode,
         "setting": setting,
         "conditioning": conditioning,
+        "ranks": conditioning,
         "bound_over_exact": 1.3,
         "psnr_db": decibels,
         "psnr_db_worst_tenth": decibels - 8,
@@ -67,13 +73,40 @@ def test_speed_alone_leaves_the_distance_empty() -> None:
     rows = joined(SPEEDS, [])
     assert all(set(row) >= ISSUE_FIELDS for row in rows)
     assert all(row["psnr_db"] is None for row in rows)
-    speed_table(rows, "speeds")
+    assert "PSNR" not in speed_report(rows, "speeds").markdown()
     assert dots_of(rows, speed="speedup_over_exact") == []
 
 
-def test_the_tables_can_be_drawn() -> None:
-    assert speed_table(joined(SPEEDS, DRIFTS), "title").row_count == 3
-    assert drift_table(DRIFTS, "title").row_count == 3
+def test_the_tables_of_the_page_are_those_that_are_printed() -> None:
+    speed, distance = speed_report(joined(SPEEDS, DRIFTS), "title"), drift_report(DRIFTS, "title")
+    assert speed.table().row_count == distance.table().row_count == 3
+    assert distance.markdown().splitlines() == [
+        "| mode | setting | bound over exact | PSNR, median | nine in ten above | SSIM | latent error | read right "
+        "| in budget |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Exact | – | 1.30x | – | – | – | – | 100% | – |",
+        "| Guided | `budget=45` | 1.30x | 51.0 dB | 43.0 dB | 0.9900 | 0.0100 | 100% | – |",
+        "| Guided, one rank | `budget=45,conditioning=1` | 1.30x | 51.0 dB | 43.0 dB | 0.9900 | 0.0100 | 100% | – |",
+    ]
+    assert speed.markdown().splitlines()[3] == (
+        "| Guided | `budget=45` | 2.60x | 1.30x | 1.37x | 0.95 | 0.39 (reusing, 30 steps) | 0.34 | 51.0 dB | 43.0 dB |"
+    )
+
+
+@pytest.mark.parametrize(("kind", "head"), [("quality", "bound over exact"), ("budget", "error/allowed")])
+def test_the_page_has_the_columns_that_are_printed(kind: str, head: str) -> None:
+    """The heads of the tables of docs/modes.md are a command's output."""
+    report = {"quality": drift_report, "budget": keeping_report}[kind]([], "")
+    heads = report.markdown().splitlines()[0]
+    page = (Path(__file__).parents[3] / "docs" / "modes.md").read_text()
+    assert head in heads
+    assert heads in page
+
+
+def test_what_its_weights_allow_has_a_column() -> None:
+    rows = [row | {"clip_score": 25.5} for row in DRIFTS]
+    assert "CLIP score" in drift_report(rows, "").markdown()
+    assert "CLIP score" not in drift_report(DRIFTS, "").markdown()
 
 
 def test_the_drawing_is_svg_with_a_dot_a_setting_and_names_its_lines() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from frazil_cli.bench_modes.settings import FRONTIER, SPEED, parse, parsed
+from frazil_cli.bench_modes.settings import FAR, FRONTIER, NEAR, SPEED, parse, parsed
 from frazil_jobs.base.exits import BadConfiguration
 
 
@@ -41,3 +41,9 @@ def test_the_built_in_settings_can_be_run() -> None:
     for text in (*SPEED, *FRONTIER):
         assert parse(text).text == text
     assert {parse(text).mode for text in FRONTIER} == {"Exact", "Hybrid", "Guided"}
+
+
+def test_the_same_reuse_on_one_rank_stands_in_the_frontier() -> None:
+    alone = [text for text in FRONTIER if parse(text).ranks == 1]
+    assert alone == [f"{text},conditioning=1" for text in (NEAR, FAR)]
+    assert {NEAR, FAR} <= set(FRONTIER)

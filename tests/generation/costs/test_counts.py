@@ -11,6 +11,7 @@ from torch import nn
 from frazil_jobs.generation.costs import schemes
 from frazil_jobs.generation.costs.counting import count
 from frazil_jobs.generation.costs.models import CannotCount, arguments_of, published
+from frazil_jobs.generation.costs.modes import shares_of
 from frazil_jobs.generation.costs.schemes import Row, Size, cut_of, measured_size, rows_of
 
 
@@ -46,9 +47,24 @@ def test_a_kernel_a_product_and_an_attention_are_counted_as_on_paper() -> None:
     assert counted.returned(["layers.kernel"]) == 2 * 8 * cells
 
 
-@pytest.mark.parametrize(("name", "side", "tera"), [("sdxl", 1024, 3.38), ("sdxl", 2048, 17.95), ("sd3", 1024, 4.45)])
+@pytest.mark.parametrize(
+    ("name", "side", "tera"), [("sdxl", 1024, 3.38), ("sdxl", 2048, 17.95), ("sd3", 1024, 4.45), ("sd3", 2048, 31.96)]
+)
 def test_a_branch_of_the_published_models_costs_what_was_found_elsewhere(name: str, side: int, tera: float) -> None:
     assert size_of(name, side).branch / 1e12 == pytest.approx(tera, abs=0.005)
+
+
+@pytest.mark.parametrize(("side", "tera"), [(1024, 5.24), (2048, 24.24)])
+def test_a_decode_costs_what_the_page_says(side: int, tera: float) -> None:
+    decode = size_of("sdxl", side).decode
+    assert decode is not None
+    assert decode / 1e12 == pytest.approx(tera, abs=0.005)
+
+
+@pytest.mark.parametrize(("side", "share"), [(1024, 0.324), (2048, 0.247)])
+def test_a_reusing_step_of_sdxl_costs_what_the_page_says(side: int, share: float) -> None:
+    size = size_of("sdxl", side)
+    assert shares_of(size.model.denoiser(), size.counted).reused == pytest.approx(share, abs=0.0005)
 
 
 @pytest.mark.parametrize(("side", "inner"), [(1024, 0.563), (2048, 0.510)])
@@ -98,8 +114,12 @@ def test_the_bounds_are_those_of_the_operation_counts() -> None:
     """50 steps of f: exact 50; Hybrid k = 5 50 - 5 · 0.437; Guided r = 2 from step 12 50 - 19 · 0.676; and so on."""
     assert bound("sdxl", rows("sdxl", "Exact")[0]) == pytest.approx(2.0)
     assert bound("sdxl", rows("sdxl", "Hybridiff, released")[0]) == pytest.approx(2.07, abs=0.005)
-    assert bound("sdxl", rows("sdxl", "Hybrid")[0]) == pytest.approx(100 / (50 - 5 * 0.437), abs=0.005)
-    assert bound("sdxl", rows("sdxl", "Guided")[0]) == pytest.approx(100 / (50 - 19 * 0.676), abs=0.01)
+    for row, window in zip(rows("sdxl", "Hybrid"), (5, 10, 20), strict=True):
+        assert bound("sdxl", row) == pytest.approx(100 / (50 - window * 0.437), abs=0.005)
+    reusing = {2: 19, 3: 25, 4: 28, 5: 30}
+    for row, (every, steps) in zip(rows("sdxl", "Guided"), reusing.items(), strict=False):
+        assert row.setting == f"r = {every}"
+        assert bound("sdxl", row) == pytest.approx(100 / (50 - steps * 0.676), abs=0.01)
     assert bound("sdxl", rows("sdxl", "AsyncDiff")[0]) == pytest.approx(1.75, abs=0.01)
 
 
@@ -113,6 +133,24 @@ def test_asyncdiff_sends_what_hybridiff_measured_of_it() -> None:
     """9.83 GB an image at 38 steps after 12 of warm-up, SDXL; 1.29 GB at 47 or 48 steps, SD3 (its Table 1)."""
     assert 38 * rows("sdxl", "AsyncDiff")[0].bytes_per_step / 1e9 == pytest.approx(9.83, rel=0.01)
     assert 47 * rows("sd3", "AsyncDiff")[0].bytes_per_step / 1e9 == pytest.approx(1.29, rel=0.05)
+
+
+def test_all_that_crosses_in_a_step_is_what_the_page_says() -> None:
+    """Megabytes, with the latents: Hybrid's window, AsyncDiff, the release, the split of guidance."""
+    for name, scheme, megabytes in (
+        *(("sdxl", "Exact", 0.26), ("sdxl", "Hybrid", 4.06), ("sdxl", "AsyncDiff", 257.4)),
+        *(("sdxl", "Hybridiff, released", 128.7), ("sd3", "Exact", 1.05), ("sd3", "Hybrid", 14.13)),
+        ("sd3", "AsyncDiff", 28.26),
+    ):
+        assert rows(name, scheme)[0].bytes_per_step / 1e6 == pytest.approx(megabytes, abs=0.05), (name, scheme)
+    assert size_of("sd3").bytes_of(size_of("sd3").cut.crossing) / 1e6 == pytest.approx(13.6, abs=0.05)
+    split = {name: rows(name, "Exact")[0].bytes_per_step for name in ("sdxl", "sd3")}
+    ratios = [
+        row.bytes_per_step / split["sdxl"] for scheme in ("AsyncDiff", "DistriFusion") for row in rows("sdxl", scheme)
+    ]
+    assert all(ratio > 900 for ratio in ratios)
+    assert rows("sd3", "AsyncDiff")[0].bytes_per_step / split["sd3"] == pytest.approx(27, abs=0.5)
+    assert rows("sd3", "xDiT Ulysses")[0].bytes_per_step / split["sd3"] > 1000
 
 
 def test_the_patches_of_distrifusion_share_nearly_everything_and_send_keys_and_values() -> None:

@@ -6,18 +6,23 @@ way, from an approximate mode to exact, the reason is recorded in the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from frazil_jobs.api.parallelism import Mode, Parallelism, Switching
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.generation.modes.budget import latent_error
-from frazil_jobs.generation.modes.samplers import hindrance
+from frazil_jobs.generation.modes.samplers import hindrance, in_steps
+from frazil_jobs.generation.modes.sensitivity import NotKnown, sensitivities
 from frazil_jobs.generation.rank_grid import PIPELINE_FIELD, RankGrid
+from frazil_jobs.generation.stages.cut import check_stages, most_stages
+from frazil_jobs.generation.stages.units import Anatomy, Uncuttable, anatomy_of
 from frazil_jobs.generation.switching import WindowRule
 
 if TYPE_CHECKING:
+    import torch
+
     from frazil_jobs.generation.guidance import Guidance
 
 MODE_FIELD: Final = "spec.parallelism.mode"
@@ -105,9 +110,37 @@ def _why_whole(
     found = hindrance(*scheduler, extra)
     if found:
         return found
-    if steps is not None:
-        return too_few(mode, steps)
-    return ""
+    if mode.asked == "Guided":
+        walker = in_steps(*scheduler)
+        try:
+            sensitivities(walker, steps=len(walker.timesteps))
+        except NotKnown as error:
+            return str(error)
+    return "" if steps is None else too_few(mode, steps)
+
+
+def on_denoisers(mode: AskedMode, structures: Iterable[torch.nn.Module]) -> AskedMode:
+    """The mode on denoisers of these structures. Raises BadConfiguration where one can't be cut into as many stages."""
+    for structure in structures:
+        try:
+            anatomy = anatomy_of(structure)
+        except Uncuttable as error:
+            return mode.whole(str(error))
+        if mode.stages > 1:
+            _check_cut(mode, anatomy)
+    return mode
+
+
+def _check_cut(mode: AskedMode, anatomy: Anatomy) -> None:
+    try:
+        check_stages(anatomy, mode.stages)
+    except Uncuttable as error:
+        most = most_stages(anatomy) // (2 if mode.asked == "Hybrid" else 1)  # its two branches' ranks are stages too
+        raise BadConfiguration(
+            f"mode {mode.asked} makes {mode.stages} stages of its ranks, and {error}",
+            field=PIPELINE_FIELD,
+            remedy=f"set it to {most}" if anatomy.nested else f"set it to {most} or less",
+        ) from None
 
 
 def too_few(mode: AskedMode, steps: int) -> str:

@@ -15,7 +15,8 @@ import torch
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.guidance import Guidance
 from frazil_jobs.generation.modes.asked import AskedMode, too_few
-from frazil_jobs.generation.modes.denoiser import Denoiser, StaleTensor
+from frazil_jobs.generation.modes.denoiser import Denoiser
+from frazil_jobs.generation.modes.forecast import StaleTensor
 from frazil_jobs.generation.modes.guided import ReusePolicy, StagedPolicy, Terms
 from frazil_jobs.generation.modes.hybrid import HybridPolicy
 from frazil_jobs.generation.modes.policy import AllWhole, Course, Kind, Policy
@@ -50,7 +51,6 @@ class Conductor:
 
     def __post_init__(self) -> None:
         self._denoisers: dict[int, Denoiser] = {}
-        self._unfit = ""
         self._reset()
 
     def _reset(self) -> None:
@@ -70,7 +70,7 @@ class Conductor:
         if exact or self.mode.asked == "Exact":
             self._policy, self.course.reason = AllWhole(), "it is the exact one" if exact else "mode is Exact"
             return
-        reason = self.mode.whole_because or self._unfit or ""
+        reason = self.mode.whole_because
         if not reason and not guidance.guided:
             reason = f"there is no guidance to approximate: {guidance.reason}"
         if not reason:
@@ -102,7 +102,7 @@ class Conductor:
     def enter(self, module: torch.nn.Module) -> None:
         """A step begins: choose the policy at the first one, and the denoiser."""
         if self._policy is None:
-            self._policy = self._choose_policy()
+            self._policy = self._choose_policy(module)
         if isinstance(self._policy, AllWhole):
             return
         denoiser = self._denoiser(module)
@@ -117,12 +117,7 @@ class Conductor:
         """One branch's evaluation in a step that isn't staged."""
         if self._current is None:
             return call()
-        try:
-            self._current.fit(arguments)
-        except Uncuttable as error:
-            self._whole_because(str(error))
-            self._unfit, self._current = str(error), None
-            return call()
+        self._current.fit(arguments)
         if self.kind is Kind.REUSED:
             output, self._age = self._current.reused(branch, self._step, call)
             if self._age >= self.mode.switching.refresh_every:
@@ -166,20 +161,19 @@ class Conductor:
                 found = Denoiser(module, order, self.mode.stages)
             except Uncuttable as error:
                 self._whole_because(str(error))
-                self._unfit = str(error)
+                self.mode = self.mode.whole(str(error))
                 return None
             self._denoisers[id(module)] = found
         return found
 
     def _whole_because(self, reason: str) -> None:
-        """All steps of this call are whole. Raises BadConfiguration where ranks would have no work."""
+        """All steps of this call are whole. (Ranks that would be its stages evaluate the same: no faster, and exact.)"""
         if not self.mode.whole_because:
-            self.mode.whole(reason)
             log.warning("all steps are whole", mode=self.mode.asked, reason=reason)
         self._policy = AllWhole()
         self.course.reason = reason
 
-    def _choose_policy(self) -> Policy:
+    def _choose_policy(self, module: torch.nn.Module) -> Policy:
         guidance, mode = self._guidance, self.mode
         assert guidance is not None
         steps = steps_of(self.pipe)
@@ -205,12 +199,8 @@ class Conductor:
         )
         if mode.stages == 1:
             return ReusePolicy(terms)
-        return StagedPolicy(terms, staleness=self._staleness(), live=mode.live)
-
-    def _staleness(self) -> int:
-        """Of a staged prediction's oldest latent, before the cut is known: of a chain S - 1 steps, of a nest 2."""
-        unet = getattr(self.pipe, "unet", None)
-        return 2 if isinstance(unet, torch.nn.Module) else self.mode.stages - 1
+        denoiser = self._denoiser(module)
+        return AllWhole() if denoiser is None else StagedPolicy(terms, staleness=denoiser.staleness, live=mode.live)
 
 
 def steps_of(pipe: Any) -> int:

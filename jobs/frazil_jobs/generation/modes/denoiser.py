@@ -11,18 +11,13 @@ from typing import Any
 
 import torch
 
-from frazil_jobs.base.exits import FrazilError
-from frazil_jobs.generation.modes.forecast import History, Kept
+from frazil_jobs.generation.modes.forecast import History, Kept, StaleTensor
 from frazil_jobs.generation.stages.costs import unit_costs
-from frazil_jobs.generation.stages.cut import Boundary, Stages, core_of, cut
+from frazil_jobs.generation.stages.cut import Boundary, Stages, check_stages, core_of, cut
 from frazil_jobs.generation.stages.partial import Part, Tensors, Units
 from frazil_jobs.generation.stages.units import anatomy_of
 
-Send = Callable[[Boundary, Tensors], None]
-
-
-class StaleTensor(FrazilError):
-    """A cached tensor is older than the mode allows: a defect of Frazil, never of a job."""
+Send = Callable[[Boundary, Kept], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Cuts:
 
 @dataclass
 class Denoiser:
-    """The hooks on one denoiser, and its state within one image."""
+    """The hooks on one denoiser, and its state within one image. Raises Uncuttable where it can't be cut as asked."""
 
     module: torch.nn.Module
     order: int
@@ -51,7 +46,10 @@ class Denoiser:
     _residual: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.units = Units(self.module, anatomy_of(self.module))
+        anatomy = anatomy_of(self.module)
+        if self.stages > 1:
+            check_stages(anatomy, self.stages)
+        self.units = Units(self.module, anatomy)
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -59,12 +57,18 @@ class Denoiser:
 
     def forget(self) -> None:
         """Drop what is kept of the image in hand."""
+        self.units.forget()
         self._features = {}
         self._boundaries = {}
         self.cuts = None
 
+    @property
+    def staleness(self) -> int:
+        """`Stages.staleness` before the cut is known: of a chain S - 1 steps, of a nest 2."""
+        return 2 if self.units.anatomy.nested else self.stages - 1
+
     def fit(self, arguments: Mapping[str, Any]) -> Cuts:
-        """Choose the cuts for calls of this size. `arguments`: of one branch's evaluation. Raises Uncuttable."""
+        """Choose the cuts for calls of this size. `arguments`: of one branch's evaluation."""
         if self.cuts is None:
             size = tuple((name, value.shape) for name, value in arguments.items() if isinstance(value, torch.Tensor))
             if size not in self._known:
@@ -140,8 +144,8 @@ class Denoiser:
         held: Mapping[Boundary, Kept],
         call: Callable[[], Any],
         send: Send,
-    ) -> Any:
-        """`call()` for `branch`, of which only `stage` runs, on the boundaries of the step before.
+    ) -> tuple[Any, int]:
+        """`call()` for `branch`, of which only `stage` runs, on the boundaries of the step before; and how old these are.
 
         What the stage makes for others is handed to `send` at once. The answer of every stage but the last has the right
         shape and no meaning.
@@ -149,15 +153,14 @@ class Denoiser:
         assert self.cuts is not None
         assert self.cuts.stages is not None
         stages = self.cuts.stages
-        for boundary in stages.into(stage):
-            if held[boundary].step != step - 1:
-                raise StaleTensor(
-                    f"the boundary after unit {boundary.after} is of step {held[boundary].step}, at {step}"
-                )
+        ages = {boundary: step - held[boundary].step for boundary in stages.into(stage)}
+        for boundary, age in ages.items():
+            if age != 1:
+                raise StaleTensor(f"the boundary after unit {boundary.after} is {age} steps old at step {step}")
         leaving = {boundary.after: boundary for boundary in stages.out_of(stage)}
 
         def leave(position: int, tensors: Tensors) -> None:
-            send(leaving[position], tensors)
+            send(leaving[position], Kept(step, tensors))
 
         supplied: dict[int, Callable[[Part], Tensors]] = {
             boundary.after: _supply(held[boundary].tensors) for boundary in stages.into(stage)
@@ -170,7 +173,7 @@ class Denoiser:
             on_output=leave,
         )
         with self.units.running(part):
-            return call()
+            return call(), max(ages.values(), default=0)
 
     def boundaries_of(self, branch: Hashable) -> dict[Boundary, Kept]:
         """Those of the last whole evaluation of `branch`; empty where it wasn't evaluated here."""

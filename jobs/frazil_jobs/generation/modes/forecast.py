@@ -13,6 +13,8 @@ from math import prod
 
 import torch
 
+from frazil_jobs.base.exits import FrazilError
+
 
 def weights(nodes: Sequence[int], at: int) -> list[float]:
     """Lagrange's weights: the polynomial through the values at `nodes` is, at `at`, their sum with these weights."""
@@ -42,6 +44,10 @@ def combined(values: Sequence[torch.Tensor], factors: Sequence[float]) -> torch.
     for value, factor in zip(values[1:], factors[1:], strict=True):
         total = total.add(value.to(wide), alpha=factor)
     return total.to(first.dtype)
+
+
+class StaleTensor(FrazilError):
+    """A cached tensor isn't of the step that the mode says: a defect of Frazil, never of a job."""
 
 
 @dataclass(frozen=True)

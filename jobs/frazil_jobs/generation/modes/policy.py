@@ -30,7 +30,8 @@ class Course:
 
     kinds: list[Kind] = field(default_factory=list)
     ages: list[int] = field(default_factory=list)
-    """Of each step: steps since the features, or the boundary, that it used were made; 0 for a whole step."""
+    """Of each step: steps since the oldest features, or boundary, that this rank used in it were made; 0 where it used none.
+    """
     guidance_off: int = 0
     """Steps whose prediction did not depend on the guidance scale."""
     reason: str = ""

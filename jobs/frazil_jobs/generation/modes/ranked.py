@@ -73,9 +73,9 @@ class RankConductor(Conductor):
         assert link is not None
         held = link.arrived() if self._held is None else self._held
         self._held = None
-        self._age = 1
         link.expect(self._step, denoiser.cuts.stages, lambda position: denoiser.units.like(position, branch))
-        return denoiser.staged(branch, link.line.stage, self._step, held, call, link.send)
+        output, self._age = denoiser.staged(branch, link.line.stage, self._step, held, call, link.send)
+        return output
 
     def exchange(self, prediction: torch.Tensor) -> torch.Tensor:
         """One gather, or in a staged step one broadcast from the last rank of each line."""
@@ -120,21 +120,12 @@ class RankConductor(Conductor):
                 continue
             for boundary in stages.into(stage):
                 if groups.rank == line.last:
-                    _send(kept[boundary], mine[stage], line.down)
+                    self._link.hand_over(kept[boundary], stage)
                 elif stage == line.stage:
-                    made_in = self._step - 1
-                    tensors = denoiser.units.like(boundary.after, branch)
-                    for tensor in tensors:
-                        dist.recv(tensor, line.last, group=line.down)
-                    self._held[boundary] = Kept(made_in, tensors)
+                    like = denoiser.units.like(boundary.after, branch)
+                    self._held[boundary] = self._link.take_over(self._step - 1, like)
 
     def _leave_window(self) -> None:
-        """Let what is on its way arrive: nobody needs it, but both ends have begun."""
-        if self._link is not None:
-            self._link.arrived()
-        self._link, self._held = None, None
-
-
-def _send(kept: Kept, rank: int, group: dist.ProcessGroup) -> None:
-    for tensor in kept.tensors:
-        dist.send(tensor, rank, group=group)
+        link, self._link, self._held = self._link, None, None
+        if link is not None:
+            link.close()

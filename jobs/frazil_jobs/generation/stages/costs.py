@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.generation.stages.cut import Stages
 from frazil_jobs.generation.stages.partial import Part, Units
-from frazil_jobs.generation.stages.units import Anatomy, anatomy_of
+from frazil_jobs.generation.stages.units import Anatomy, anatomy_of, structure_of
 
 log = get_logger(__name__)
 
@@ -59,11 +59,10 @@ def boundary_bytes(module: torch.nn.Module, stages: Stages, arguments: Mapping[s
 
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
     """The same denoiser without memory for its weights."""
-    kind: Any = type(module)
-    with torch.device("meta"):
-        twin: torch.nn.Module = kind.from_config(dict(module.config))  # type: ignore[arg-type]
+    config: Any = module.config
+    twin = structure_of(type(module), config)
     torch.nn.Module.to(twin, next(module.parameters()).dtype)  # diffusers' own has advice for weights
-    return twin.eval()
+    return twin
 
 
 def _without_memory(value: Any) -> Any:

@@ -71,16 +71,26 @@ def cut(anatomy: Anatomy, costs: Sequence[float], stages: int) -> Stages:
     """The cut into `stages` whose largest stage costs least; of equal ones the first. Raises Uncuttable."""
     if len(costs) != len(anatomy):
         raise ValueError(f"{len(costs)} costs for {len(anatomy)} units")
+    check_stages(anatomy, stages)
     if anatomy.nested:
-        if stages != 2:
-            raise Uncuttable(f"a U-Net is cut into an inner and an outer stage, not into {stages}")
         inner = _inner_of(anatomy, costs)
         return Stages(owners=tuple(0 if unit in inner else 1 for unit in range(len(anatomy))), count=2)
-    if stages > len(anatomy):
-        raise Uncuttable(f"{len(anatomy)} blocks can't be cut into {stages} stages")
     starts = _starts(list(costs), stages)
     owners = [sum(unit >= start for start in starts[1:]) for unit in range(len(anatomy))]
     return Stages(owners=tuple(owners), count=stages)
+
+
+def most_stages(anatomy: Anatomy) -> int:
+    """Into how many stages a denoiser can be cut."""
+    return 2 if anatomy.nested else len(anatomy)
+
+
+def check_stages(anatomy: Anatomy, stages: int) -> None:
+    """Raise Uncuttable where there can't be as many stages."""
+    if anatomy.nested and stages != 2:
+        raise Uncuttable(f"a U-Net is cut into an inner and an outer stage, not into {stages}")
+    if stages > most_stages(anatomy):
+        raise Uncuttable(f"{len(anatomy)} blocks can't be cut into {stages} stages")
 
 
 def core_of(anatomy: Anatomy, costs: Sequence[float]) -> range:

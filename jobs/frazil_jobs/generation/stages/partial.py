@@ -68,8 +68,9 @@ class Units:
         self.anatomy = anatomy
         self._module = module
         self._part: Part | None = None
-        self._forms: dict[tuple[Hashable, int], _Form] = {}
-        self._last_forms: dict[int, _Form] = {}
+        self._forms: dict[tuple[Hashable, int], _Form]
+        self._last_forms: dict[int, _Form]
+        self.forget()
         self._checked = False
         for position, unit in enumerate(anatomy.units):
             _UnitHook(self, position).put_on(unit.module, HOOK)
@@ -78,6 +79,10 @@ class Units:
         """Take the hooks off."""
         for unit in self.anatomy.units:
             take_off(unit.module, HOOK)
+
+    def forget(self) -> None:
+        """Drop the forms of what units returned: the next image may have another size."""
+        self._forms, self._last_forms = {}, {}
 
     @contextmanager
     def running(self, part: Part) -> Iterator[Part]:
@@ -91,13 +96,8 @@ class Units:
             self._check_order(part.order)
 
     def like(self, position: int, branch: Hashable) -> Tensors:
-        """Uninitialised tensors of the shapes that this unit last returned for `branch`, or else for any."""
-        found = self._form(position, branch)
-        return tuple(
-            torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
-            for leaf in found.leaves
-            if isinstance(leaf, torch.Tensor)
-        )
+        """Tensors of no memory, with the shapes that this unit last returned for `branch`, or else for any."""
+        return tuple(leaf for leaf in self._form(position, branch).leaves if isinstance(leaf, torch.Tensor))
 
     def _form(self, position: int, branch: Hashable) -> _Form:
         return self._forms.get((branch, position)) or self._last_forms[position]

@@ -10,7 +10,7 @@ In both, a *core* is a run of neighbouring units that can be left out when its r
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,6 +53,13 @@ class Anatomy:
 
     def __len__(self) -> int:
         return len(self.units)
+
+
+def structure_of(kind: Any, config: Mapping[str, Any]) -> nn.Module:
+    """A denoiser of class `kind` without memory for its weights."""
+    with torch.device("meta"):
+        found: nn.Module = kind.from_config(dict(config))
+    return found.eval()
 
 
 def anatomy_of(module: nn.Module) -> Anatomy:
