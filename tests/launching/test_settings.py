@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def test_several_nodes_need_an_address_where_they_meet():
 
 
 def test_a_rank_reads_what_the_launcher_wrote():
-    assert RankSettings.from_environ(RANK.to_environ()) == RANK
+    for rank in (RANK, dataclasses.replace(RANK, replay=Path("/plans.json"), spool_bytes=7)):
+        assert RankSettings.from_environ(rank.to_environ()) == rank
 
 
 def test_a_rank_sees_an_allowlist_and_nothing_that_opens_anything():

@@ -120,6 +120,17 @@ def test_a_full_spool_gives_up_when_told_to_or_in_time(tmp_path: Path) -> None:
     assert len(spool.pending()) == 1
 
 
+def test_a_file_that_lies_there_already_is_taken_at_once_and_asked_for_before(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=10)
+    assert spool.has_room(100), "an empty one takes anything"
+    add(spool, "a", b"x" * 8)
+    assert (spool.has_room(2), spool.has_room(3)) == (True, False)
+    (tmp_path / "file").write_bytes(b"y" * 8)
+    entry = spool.take("b", tmp_path / "file", content_type="x/y")
+    assert (tmp_path / "payload" / entry.id).read_bytes() == b"y" * 8
+    assert not (tmp_path / "file").exists()
+
+
 def test_pending_is_oldest_first(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     ids = [add(spool, key) for key in ("c", "a", "b")]

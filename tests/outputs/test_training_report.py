@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 from frazil_jobs.outputs.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Curve, chart, smoothed, ticks
 from frazil_jobs.outputs.training_report import render
 from frazil_jobs.training.history import MOST_POINTS, History, Measure, Point
+from frazil_jobs.training.planning.drawing import Panel, gantt
+from frazil_jobs.training.planning.program import uniform
+from frazil_jobs.training.planning.schedules import order_of
+from frazil_jobs.training.planning.simulator import simulate
+from frazil_jobs.training.planning.timings import StageTime, Timings
 
 
 def point(step: int, **values) -> Point:
@@ -46,6 +51,20 @@ def test_a_page_tells_loss_evaluations_and_stages():
         assert said in text
     assert text.count("<svg") == 7
     assert "<script" not in text
+
+
+def test_the_schedule_is_drawn_before_and_after_the_plan():
+    order = order_of("1F1B", ranks=2, microbatches=4)
+    stages = [StageTime(forward=1.0, backward=2.0, backward_frozen=float(stage)) for stage in range(2)]
+    timings = Timings.of_stages(stages, order.order, provenance="recorded")
+    before, after = (simulate(order, timings, ratios) for ratios in ({}, uniform(order, 0.5)))
+    drawn = gantt([Panel("nothing frozen", order, before), Panel("planned <at> step 7", order, after)])
+    text = render(tiny_models.job(), History(points=[point(1)]).document(), steps=1, schedule=drawn)
+    assert drawn in text
+    assert "nothing frozen" in text
+    assert "planned &lt;at&gt; step 7" in text
+    assert text.count("0F1") > 0
+    assert drawn not in page(History(points=[point(1)]))
 
 
 def test_freeze_ratios_are_told_by_tensor_group_and_stage():
@@ -106,7 +125,7 @@ def test_a_long_history_is_thinned_and_survives_a_round_trip():
     for step in range(1, 3 * MOST_POINTS):
         history.add(point(step))
     assert MOST_POINTS / 2 <= len(history.points) <= MOST_POINTS
-    assert {later.step - before.step for before, later in zip(history.points, history.points[1:], strict=False)} == {
+    assert {later.step - before.step for before, later in zip(history.points, history.points[1:-1], strict=False)} == {
         history.every
     }
     assert History.of(history.document()) == history

@@ -48,6 +48,7 @@ class Bad(NamedTuple):
     """Of the message and its remedy."""
 
 
+ONE = {"spec.parallelism.pipeline": 1, "spec.workers.gpusPerNode": 1, "spec.freezing.method": "None"}
 EIGHT = {"spec.workers.gpusPerNode": 8, "spec.batchSize": 64, "spec.parallelism.microbatches": 8}
 CASES = {
     "fewer microbatches than ranks": Bad(
@@ -70,6 +71,9 @@ CASES = {
     ),
     "more ranks than GPUs": Bad(
         {"spec.parallelism.data": 2}, SERVER, "spec.parallelism", "must equal workers.nodesPerReplica"
+    ),
+    "a LoRA to train with": Bad(
+        {"spec.model.lora": [{"uri": "lora"}]}, SERVER, "spec.model.lora", "merge them into the folder's weights"
     ),
     "pictures of a text": Bad(
         {"spec.dataset.imageSize": 16}, SERVER, "spec.dataset.imageSize", "for tasks that see pictures"
@@ -103,10 +107,11 @@ CASES = {
     "an unknown setting of the reader": Bad(
         {"spec.dataset.extra": {"captionDropout": 0.5}}, RANKS, "spec.dataset.extra.captionDropout", "settings: none"
     ),
-    "a checkpoint of another model": Bad(
-        {"spec.model.uri": "wider", "spec.parallelism.pipeline": 1, "spec.workers.gpusPerNode": 1,
-         "spec.freezing.method": "None"},
-        RANKS, "spec.checkpoint.resume", "give the job another name",
+    "a checkpoint of a narrower model": Bad(
+        {"spec.model.uri": "wider", **ONE}, RANKS, "spec.checkpoint.resume", "give the job another name"
+    ),
+    "a checkpoint of a model with more layers": Bad(
+        {"spec.model.uri": "shorter", **ONE}, RANKS, "spec.checkpoint.resume", "give the job another name"
     ),
 }  # fmt: skip
 
@@ -117,12 +122,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad-jobs")
     tiny_models.llama(folder / "model")
     tiny_models.llama(folder / "wider", intermediate_size=96)
+    tiny_models.llama(folder / "shorter", layers=2)
     for name, text in (("data", tiny_models.CORPUS), ("short", "a fox")):
         (folder / name).mkdir()
         (folder / name / "train.txt").write_text(text)
-    one = {"spec.parallelism.pipeline": 1, "spec.workers.gpusPerNode": 1, "spec.freezing.method": "None"}
     with training_run.uploading(folder, 0):
-        train(changed(GOOD, one), folder, 0)
+        train(changed(GOOD, ONE), folder, 0)
     return folder
 
 

@@ -26,6 +26,8 @@ from frazil_jobs.stores import StoreConfig, open_store
 
 PREFIX = "default/tiny-0a1b2c3d"
 SECONDS = 400
+STEPS = 120
+"""Many more than are made until a signal has arrived."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -43,11 +45,11 @@ class World:
             "CausalLM",
             **{
                 "dataset": {"uri": "data", "sequenceLength": 16},
-                "steps": 30,
+                "steps": STEPS,
                 "parallelism": {"pipeline": 2, "microbatches": 2},
                 "workers": {"nodesPerReplica": 2, "gpusPerNode": 1},
-                "checkpoint": {"everySteps": 5},
-                "evaluation": {"everySteps": 10, "batches": 1},
+                "checkpoint": {"everySteps": 20},
+                "evaluation": {"everySteps": 50, "batches": 1},
                 **spec,
             },
         )
@@ -115,7 +117,7 @@ class World:
         for pod in pods:
             assert pod.returncode == 0, pod.stderr.read()
         manifest = json.loads(self.store.get_bytes(f"{PREFIX}/manifest.json"))
-        assert manifest["steps"] == 30
+        assert manifest["steps"] == STEPS
         return {one["key"]: one["sha256"] for one in manifest["outputs"] if one["key"].endswith(".safetensors")}
 
 
@@ -147,13 +149,13 @@ def ranks_of(pod: subprocess.Popen) -> list[int]:
 
 def test_a_rank_that_is_killed_takes_the_others_down_and_the_next_attempt_ends_alike(world, undisturbed):
     pods = world.start(0)
-    world.upload_until(0, lambda: world.step() >= 10)
+    world.upload_until(0, lambda: world.step() >= 20)
     for rank in ranks_of(pods[1]):
         os.kill(rank, signal.SIGKILL)
     codes = [pod.wait(timeout=SECONDS) for pod in pods]
     assert codes == [75, 75]
     assert "was killed by SIGKILL" in pods[1].stderr.read()
-    assert world.step() >= 10
+    assert world.step() >= 20
     assert world.finish(1) == undisturbed
 
 
@@ -170,6 +172,6 @@ def test_a_request_to_stop_stores_a_checkpoint_and_ends_with_75(world, undisturb
         pod.send_signal(signal.SIGTERM)
     world.upload_until(0, lambda: all(pod.poll() is not None for pod in pods))
     assert [pod.returncode for pod in pods] == [75, 75]
-    assert 3 <= world.step() < 30
+    assert 3 <= world.step() < STEPS
     assert "a checkpoint is stored" in pods[0].stderr.read()
     assert world.finish(1) == undisturbed

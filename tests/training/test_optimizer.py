@@ -49,6 +49,20 @@ def test_matrices_are_decayed_and_vectors_are_not():
     assert torch.equal(weights["gain"], torch.ones(2))
 
 
+def test_the_decay_of_sgd_is_part_of_the_gradient_and_so_of_the_momentum():
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = make_optimizer(
+        Optimizer(name="SGD", learning_rate="0.1", weight_decay="0.5", betas=["0.9", "0.95"]), {"w": weight}
+    )
+    value, momentum = 1.0, 0.0
+    for _ in range(3):
+        weight.grad = torch.full((2, 2), 0.25)
+        optimizer.step()
+        momentum = 0.9 * momentum + 0.25 + 0.5 * value
+        value -= 0.1 * momentum
+    assert torch.allclose(weight, torch.full((2, 2), value))
+
+
 def test_a_tensor_without_gradient_keeps_its_bits_and_its_state():
     weights = {"a": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(2, 2))}
     optimizer = make_optimizer(Optimizer(), weights)

@@ -45,24 +45,35 @@ def prepare(task: str, folder: Path) -> None:
         tiny_models.diffusion(folder / "model")
 
 
-def attempt(task: str, folder: Path, number: int, *, pipeline: int = 1, data: int = 1, stop_after=None) -> list[str]:
+def attempt(
+    task: str,
+    folder: Path,
+    number: int,
+    *,
+    pipeline: int = 1,
+    data: int = 1,
+    schedule: str = "1F1B",
+    work: str = "pool_run",
+    how: dict | None = None,
+    **spec,
+) -> list[str]:
     job = tiny_models.job(
         task,
         **{
-            "parallelism": {"pipeline": pipeline, "data": data, "microbatches": 2},
+            "parallelism": {"pipeline": pipeline, "data": data, "microbatches": 2, "schedule": schedule},
             "workers": {"gpusPerNode": pipeline * data},
             "optimizer": {"name": "SGD", "learningRate": "0.05", "warmupSteps": 0, "ema": "0.9"},
             **SPECS[task],
+            **spec,
         },
     )
+    how = how or {}
     training_run.fetched(job, model=folder / "model", data=folder / "data", folder=folder, attempt=number)
     with training_run.uploading(folder, number):
         if pipeline * data == 1:
-            training_run.run_rank(folder, number, stop_after)
+            training_run.run_rank(folder, number, **how)
             return ["done"]
-        return RankPool.of(pipeline * data).run(
-            "training_run:pool_run", folder=str(folder), attempt=number, stop_after=stop_after
-        )
+        return RankPool.of(pipeline * data).run(f"training_run:{work}", folder=str(folder), attempt=number, **how)
 
 
 def ends(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -77,7 +88,7 @@ def test_two_ranks_train_what_one_rank_does_and_go_on_to_the_bit(task, tmp_path)
         prepare(task, folder)
     attempt(task, folders["one"], 0)
     assert attempt(task, folders["two"], 0, pipeline=2) == ["done", "done"]
-    stopped = attempt(task, folders["resumed"], 0, pipeline=2, stop_after=3)
+    stopped = attempt(task, folders["resumed"], 0, pipeline=2, how={"stop_after": 3})
     assert all("stopped after step 3 of 4" in one for one in stopped)
     assert attempt(task, folders["resumed"], 1, pipeline=2) == ["done", "done"]
 
@@ -90,6 +101,58 @@ def test_two_ranks_train_what_one_rank_does_and_go_on_to_the_bit(task, tmp_path)
     assert split["validationLoss"] == pytest.approx(manifest["validationLoss"], rel=1e-4)
     resumed, _ = ends(folders["resumed"])
     assert all(torch.equal(resumed[name], two[name]) for name in two)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A Llama trained by one rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    prepare("CausalLM", folder)
+    attempt("CausalLM", folder, 0)
+    return folder
+
+
+@pytest.mark.parametrize("schedule", ["GPipe", "Interleaved1F1B", "ZBV", "ZBH1"])
+def test_a_librarys_model_is_trained_alike_by_every_schedule(schedule, alone, tmp_path):
+    prepare("CausalLM", tmp_path)
+    assert attempt("CausalLM", tmp_path, 0, pipeline=2, schedule=schedule) == ["done", "done"]
+    one, manifest = ends(alone)
+    two, split = ends(tmp_path)
+    assert set(one) == set(two)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert split["loss"] == pytest.approx(manifest["loss"], rel=1e-4)
+    assert split["validationLoss"] == pytest.approx(manifest["validationLoss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["1F1B", "ZBH1"])
+def test_in_bfloat16_it_learns_as_much_to_three_digits(schedule, alone, tmp_path):
+    prepare("CausalLM", tmp_path)
+    assert attempt("CausalLM", tmp_path, 0, pipeline=2, schedule=schedule, precision="bfloat16") == ["done", "done"]
+    one, manifest = ends(alone)
+    two, split = ends(tmp_path)
+    assert split["loss"] == pytest.approx(manifest["loss"], rel=5e-3)
+    assert {value.dtype for value in two.values()} == {torch.float32}
+    assert any(not torch.equal(two[name], value) for name, value in one.items())
+
+
+@pytest.mark.parametrize("task", ["ImageClassification", pytest.param("DiffusionTransformer", marks=pytest.mark.slow)])
+def test_tasks_of_pictures_freeze_as_planned_and_go_on_to_the_bit(task, tmp_path):
+    freezing = {"warmupSteps": 1, "monitorSteps": 1, "rampSteps": 0, "maxFreezeRatio": "0.5"}
+    spec = {"freezing": freezing, "steps": 6, "checkpoint": {"everySteps": 4}}
+    folders = {name: tmp_path / name for name in ("whole", "resumed")}
+    for folder in folders.values():
+        folder.mkdir()
+        prepare(task, folder)
+    work = "pool_run_frozen"
+    assert attempt(task, folders["whole"], 0, pipeline=2, work=work, **spec) == ["done", "done"]
+    stopped = attempt(task, folders["resumed"], 0, pipeline=2, work=work, how={"stop_after": 4}, **spec)
+    assert all("stopped after step 4 of 6" in one for one in stopped)
+    assert attempt(task, folders["resumed"], 1, pipeline=2, work=work, **spec) == ["done", "done"]
+    whole, resumed = training_run.stored_weights(folders["whole"]), training_run.stored_weights(folders["resumed"])
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    (*_, last) = training_run.kept(folders["whole"])["history"]["points"]
+    assert (last["phase"], last["freeze_ratio"] > 0.1) == ("Stable", True)
 
 
 def test_replicas_train_what_one_rank_does(tmp_path):
@@ -121,3 +184,9 @@ def test_what_two_ranks_exported_is_loaded_by_the_library(tmp_path):
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder)
     own = pipe.transformer.state_dict()
     assert all(torch.equal(own[name], value) for name, value in stored.items())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_waits_for_the_store_for_longer_than_any_collective(tmp_path):
+    ended = RankPool.of(2).run("training_run:pool_checkpoint", folder=str(tmp_path), collective=8.0, full_for=14.0)
+    assert ended == [3, 3]

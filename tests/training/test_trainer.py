@@ -78,7 +78,7 @@ def test_the_loss_falls_and_the_manifest_says_what_was_made(finished: World) -> 
     }
     (progress,) = spooled_training(finished.folder / "spool-0")
     assert progress.step == progress.steps == 6
-    assert progress.checkpoint["step"] == 6
+    assert progress.checkpoint.step == 6
     assert manifest["loss"] < 5.0 < torch.log(torch.tensor(300.0)) + 0.1
     assert "<svg" in (finished.results / "index.html").read_text()
 
@@ -111,7 +111,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_bit_for_bit_as_one_that_was_not
     page = (world.results / "index.html").read_text()
     assert "attempt 0 from step 1, attempt 1 from step 4" in page
     (progress,) = spooled_training(world.folder / "spool-1")
-    assert progress.checkpoint["resumedFromStep"] == 3
+    assert progress.checkpoint.resumed_from_step == 3
 
 
 def test_old_checkpoints_are_removed_once_newer_ones_are_committed(world: World) -> None:

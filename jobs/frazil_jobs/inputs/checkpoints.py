@@ -20,7 +20,7 @@ def find(store: ObjectStore, prefix: str) -> Checkpoint | None:
 
 
 def bring(store: ObjectStore, prefix: str, checkpoint: Checkpoint, target: Path) -> None:
-    """Download a checkpoint's files into a folder, and compare them with what its marker says.
+    """Download a checkpoint's files and its marker into a folder, and compare them with what that says.
 
     Raises TryAgain when a file is missing or is another: `find` may by then give a newer one.
     """
@@ -28,9 +28,8 @@ def bring(store: ObjectStore, prefix: str, checkpoint: Checkpoint, target: Path)
     wanted = {str(name): str(digest) for name, digest in _marker(store, base).get("files", {}).items()}
     for info in store.list(base):
         name = info.key.removeprefix(base)
-        if name != MARKER:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(info.key, target / name)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(info.key, target / name)
     for name, digest in wanted.items():
         if not (target / name).is_file() or sha256_of(target / name) != digest:
             raise TryAgain(f"{base}{name} is not what the checkpoint's marker says", remedy="is the store whole?")

@@ -121,6 +121,7 @@ def start_ranks(
             threads=threads,
             rendezvous=settings.rendezvous if settings.nodes > 1 else None,
             spool_bytes=settings.spool_bytes,
+            replay=settings.replay,
             decode=settings.decode,
         )
         process = parent.start([sys.executable, "-m", module], env=rank_environ(environ, rank), new_session=True)

@@ -18,6 +18,7 @@ from frazil_jobs.base.log import FORMAT_VARIABLE, LEVEL_VARIABLE
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 DECODES: Final = ("auto", "whole")
+REPLAY_VARIABLE: Final = "FRAZIL_REPLAY"
 DEFAULT_GRACE_SECONDS: Final = 25.0
 """Kubernetes gives a pod 30 s by default between SIGTERM and SIGKILL."""
 DEFAULT_DRAIN_SECONDS: Final = 3600.0
@@ -66,6 +67,8 @@ class LauncherSettings:
     """auto: the ranks share the decode where they can; whole: the leader decodes, bit for bit as one rank does."""
     spool_bytes: int | None = None
     """How much may wait in the spool; None: the spool's own default."""
+    replay: Path | None = None
+    """The plans.json of an earlier run, whose freezing plans a TrainingJob takes in place of its own."""
     nodes: int = 1
     node_rank: int = 0
     rendezvous: str | None = None
@@ -103,6 +106,7 @@ class LauncherSettings:
             drain_seconds=_seconds(environ, "FRAZIL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
             decode=decode,
             spool_bytes=_whole(environ, "FRAZIL_SPOOL_BYTES", least=1),
+            replay=_path(environ, REPLAY_VARIABLE),
             nodes=nodes,
             node_rank=node_rank,
             rendezvous=rendezvous,
@@ -124,6 +128,7 @@ class RankSettings:
     threads: int
     rendezvous: str | None = None
     spool_bytes: int | None = None
+    replay: Path | None = None
     decode: str = "auto"
 
     def to_environ(self) -> dict[str, str]:
@@ -140,6 +145,7 @@ class RankSettings:
             "FRAZIL_DECODE": self.decode,
             **({"FRAZIL_RENDEZVOUS": self.rendezvous} if self.rendezvous else {}),
             **({"FRAZIL_SPOOL_BYTES": str(self.spool_bytes)} if self.spool_bytes else {}),
+            **({REPLAY_VARIABLE: str(self.replay)} if self.replay else {}),
         }
 
     @classmethod
@@ -156,6 +162,7 @@ class RankSettings:
             threads=int(environ["FRAZIL_THREADS"]),
             rendezvous=environ.get("FRAZIL_RENDEZVOUS"),
             spool_bytes=_whole(environ, "FRAZIL_SPOOL_BYTES", least=1),
+            replay=_path(environ, REPLAY_VARIABLE),
             decode=environ.get("FRAZIL_DECODE") or "auto",
         )
 
@@ -190,6 +197,10 @@ def cores_here(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):
         limit = cores
     return max(1, min(cores, limit))
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]).absolute() if environ.get(name) else None
 
 
 def _whole(environ: Mapping[str, str], name: str, *, least: int) -> int | None:

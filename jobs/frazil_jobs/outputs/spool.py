@@ -128,12 +128,11 @@ class Spool:
         *,
         content_type: str,
         metadata: Mapping[str, str] | None = None,
-        timeout: float = FULL_SECONDS,
-        stop: Callable[[], bool] | None = None,
     ) -> Entry:
         """Put a file of the spool's own volume into the spool by moving it there: for what may not fit into memory.
 
-        Raises as `add` does.
+        It waits for nothing: the file takes its room already, so whoever writes it asks `has_room` before. Raises
+        ValueError for a key that could leave the prefix.
         """
         check_key(key)
         entry = Entry(
@@ -144,7 +143,6 @@ class Spool:
             content_type=content_type,
             metadata=dict(metadata or {}),
         )
-        self._wait_for_room(entry.size, timeout=timeout, stop=stop)
         self._forget(entry.id)
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -177,14 +175,19 @@ class Spool:
                 continue
         return total
 
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes more may wait. An empty spool takes anything."""
+        return not (used := self.used_bytes()) or used + size <= self.limit_bytes
+
     def _wait_for_room(self, size: int, *, timeout: float, stop: Callable[[], bool] | None) -> None:
         end = time.monotonic() + timeout
-        while (used := self.used_bytes()) and used + size > self.limit_bytes:
+        while not self.has_room(size):
             if stop is not None and stop():
                 raise TryAgain("stopped while the spool was full")
             if time.monotonic() > end:
                 raise TryAgain(
-                    f"the spool {self.root} stayed full ({used} of {self.limit_bytes} bytes) for {timeout:.0f} s",
+                    f"the spool {self.root} stayed full ({self.used_bytes()} of {self.limit_bytes} bytes) for "
+                    f"{timeout:.0f} s",
                     remedy="is the store reachable?",
                 )
             time.sleep(_POLL_SECONDS)

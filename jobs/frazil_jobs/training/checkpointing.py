@@ -83,13 +83,13 @@ class Checkpoints:
         self, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], facts: dict[str, Any]
     ) -> Committed | None:
         started = time.monotonic()
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if not together(lambda: self.spool.has_room(size), self.group, self.gave_up):
+            return None
         folder = self.folder / checkpoint.folder.rpartition("/")[2]
         files = state.write(tensors, folder, self.group)
         tensors.clear()
-        entries = [
-            self.spool.take(f"{checkpoint.folder}/{path.name}", path, content_type=_OCTETS, stop=self.gave_up)
-            for path in files
-        ]
+        entries = [self.spool.take(f"{checkpoint.folder}/{path.name}", path, content_type=_OCTETS) for path in files]
         digests = {path.name: entry.sha256 for path, entry in zip(files, entries, strict=True)}
         if not all_stored(self.spool, entries, self.group, self.gave_up):
             return None
@@ -129,12 +129,17 @@ class Checkpoints:
 def all_stored(
     spool: Spool, entries: list[Entry], group: dist.ProcessGroup | None, gave_up: Callable[[], bool]
 ) -> bool:
-    """Wait until the store has the entries of every rank; False when some rank gave up. A collective.
+    """Wait until the store has the entries of every rank; False when some rank gave up. A collective."""
+    return together(lambda: all(spool.is_stored(entry) for entry in entries), group, gave_up)
+
+
+def together(done: Callable[[], bool], group: dist.ProcessGroup | None, gave_up: Callable[[], bool]) -> bool:
+    """Wait until it's done on every rank; False when some rank gave up. A collective.
 
     In short rounds: however long a store is down, no collective runs into its time-out.
     """
     while True:
-        missing = any(not spool.is_stored(entry) for entry in entries)
+        missing = not done()
         tired = missing and gave_up()
         if group is not None:
             flags = torch.tensor([missing, tired], dtype=torch.int32)

@@ -40,7 +40,7 @@ def export(
 ) -> list[Entry]:
     """Put the model into the spool. Returns this rank's entries. A collective of all ranks.
 
-    `count` is the number of all stages. `scratch` lies on the spool's volume.
+    `count` is the number of all stages. `scratch` lies on the spool's volume; all that was in the spool is stored.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     written: dict[str, dict[str, int]] = {}

@@ -60,13 +60,13 @@ class History:
     """Their sums, by stage and group."""
 
     def add(self, point: Point) -> None:
-        """Note a step, if it's due."""
-        if point.step % self.every and self.points:
-            return
+        """Note a step. The newest is always there; it goes with the next one, unless it was due."""
+        if self.points and self.points[-1].step % self.every:
+            self.points.pop()
         self.points.append(point)
         if len(self.points) > MOST_POINTS:
             self.every *= 2
-            self.points = [kept for kept in self.points if kept.step % self.every == 0]
+            self.points = [kept for kept in self.points if kept.step % self.every == 0 or kept is point]
 
     def note_groups(self, ratios: Mapping[int, Mapping[str, float]]) -> None:
         """Note freeze ratios by stage and tensor group."""

@@ -18,7 +18,7 @@ _EMA_WARMUP: Final = 10
 
 
 def make_optimizer(settings: Optimizer, weights: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW or SGD. Vectors (biases, gains of norms) are not decayed.
+    """AdamW, with decoupled weight decay, or SGD, with that of its gradient. Vectors (biases, gains of norms) have none.
 
     A tensor whose gradient is None is left alone, with its state: one that was frozen in all of a step.
     """

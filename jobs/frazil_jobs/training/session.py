@@ -10,7 +10,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import diffusers
 import torch
@@ -18,32 +19,37 @@ import torch.distributed as dist
 import transformers
 from torch import nn
 
-from frazil_jobs.base.exits import BadConfiguration, TryAgain
+from frazil_jobs.base.exits import BadConfiguration, BadInput, TryAgain
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.launching.launcher import scratch_of
 from frazil_jobs.launching.meeting import device_of, meet
-from frazil_jobs.launching.settings import RankSettings
+from frazil_jobs.launching.settings import REPLAY_VARIABLE, RankSettings
 from frazil_jobs.launching.stopping import StopFlag
-from frazil_jobs.outputs.spool import Entry, Spool
+from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.training.checkpointing import Checkpoints, all_stored
 from frazil_jobs.training.cutting import Stage
 from frazil_jobs.training.data.feed import Data, open_data
 from frazil_jobs.training.export import export
 from frazil_jobs.training.freezing.freezer import Freezer
+from frazil_jobs.training.freezing.injected import InjectedTimes
+from frazil_jobs.training.freezing.plans import Planned
 from frazil_jobs.training.grid import Grid, Groups, join
 from frazil_jobs.training.optimizer import Ema, make_optimizer
 from frazil_jobs.training.partition import stage_blocks
 from frazil_jobs.training.pipeline.engine import PipelineEngine
 from frazil_jobs.training.planning.schedules import ScheduleOrder, order_of
+from frazil_jobs.training.room import check_room, checkpoint_bytes
 from frazil_jobs.training.tasks import Task, check_stages, open_task
-from frazil_jobs.training.telling import Teller, finish
+from frazil_jobs.training.telling import Teller, manifest, report
 from frazil_jobs.training.trainer import Trainer
 
 COLLECTIVE_SECONDS: Final = 300
 """No collective of the training waits longer: beyond it, a rank is taken for lost."""
 MEETING_SECONDS: Final = 1800
 """How long ranks wait for each other at the start: pods fetch models at different speeds."""
+
+Value = TypeVar("Value")
 
 log = get_logger(__name__)
 
@@ -85,7 +91,11 @@ def _run(
 ) -> None:
     spool = Spool(rank.spool, rank.spool_bytes) if rank.spool_bytes else Spool(rank.spool)
     spec = given.job.spec
-    stages, fingerprint = build_stages(task, grid, device, stage_blocks(task, order_for(task)))
+    blocks = stage_blocks(task, order_for(task))
+    stages, fingerprint = build_stages(task, grid, device, blocks)
+    if rank.spool_bytes is not None:
+        sizes = _everyones(checkpoint_bytes(spec.optimizer, stages.values()), groups)
+        check_room(sizes, pipeline=grid.pipeline, local=rank.local_ranks, room=rank.spool_bytes)
     task.to(device)
     trainer = make_trainer(
         task,
@@ -103,6 +113,7 @@ def _run(
         ),
         fingerprint=fingerprint,
         device=device,
+        replay=plans_of(rank.replay) if rank.replay is not None else (),
     )
     trainer.attempt = given.attempt
     trainer.stopped = flag.asked
@@ -125,10 +136,28 @@ def _run(
     )
     if not all_stored(spool, entries, groups.control, flag.asked):
         raise TryAgain("stopped before the model was stored; the last checkpoint is")
-    exported = _everyones(entries, groups)
-    last = finish(spool, given, trainer, exported=exported) if grid.rank == 0 else []
-    if not all_stored(spool, last, groups.control, flag.asked):
+    exported = sorted((one for part in _everyones(entries, groups) for one in part), key=lambda one: one.key)
+    pages = report(spool, given, trainer, blocks=blocks) if grid.rank == 0 else []
+    if not all_stored(spool, pages, groups.control, flag.asked):
         raise TryAgain("stopped before the report was stored; the model is")
+    last = [manifest(spool, given, trainer, outputs=[*exported, *pages])] if grid.rank == 0 else []
+    if not all_stored(spool, last, groups.control, flag.asked):
+        raise TryAgain("stopped before the manifest was stored; the model is")
+
+
+def plans_of(file: Path) -> list[dict[str, Any]]:
+    """The freezing plans that a run left in its plans.json. Raises BadConfiguration for a file that holds none."""
+    try:
+        found = [Planned.from_json(entry).to_json() for entry in json.loads(file.read_text(encoding="utf-8"))]
+        if not found:
+            raise ValueError("it is empty")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
+        raise BadConfiguration(
+            f"{file} holds no freezing plans: {error}",
+            field=REPLAY_VARIABLE,
+            remedy="name the plans.json of a run's results",
+        ) from None
 
 
 def order_for(task: Task) -> ScheduleOrder:
@@ -163,9 +192,17 @@ def make_trainer(
     fingerprint: str,
     device: torch.device,
     replay: Sequence[Mapping[str, Any]] = (),
+    injected: InjectedTimes | None = None,
 ) -> Trainer:
-    """The trainer of one rank, at step 0. `replay`: freezing plans to take in place of its own (`Freezer.plans`)."""
+    """The trainer of one rank, at step 0. `replay`: freezing plans to take in place of its own (`Freezer.plans`).
+    `injected`: times in place of measured ones."""
     spec, parallelism = task.spec, task.spec.parallelism
+    if replay and spec.freezing.method != "Timely":
+        raise BadConfiguration(
+            f"there are plans to replay, and method {spec.freezing.method} takes none",
+            field="spec.freezing.method",
+            remedy=f"set it to Timely, or leave {REPLAY_VARIABLE} out",
+        )
     freezer = None
     if spec.freezing.method != "None":
         freezer = Freezer(
@@ -180,6 +217,7 @@ def make_trainer(
             pipeline_group=groups.pipeline,
             data_group=groups.data,
             replay=replay,
+            injected=injected,
         )
     engine = PipelineEngine(
         stages,
@@ -232,20 +270,17 @@ def _identity(given: TrainingTask) -> str:
     )
 
 
-def _everyones(entries: list[Entry], groups: Groups) -> list[Entry]:
-    """The entries of all ranks, by key."""
-    every: list[list[Entry]] = [entries]
-    if groups.control is not None:
-        every = [[]] * dist.get_world_size(groups.control)
-        dist.all_gather_object(every, entries, group=groups.control)
-    return sorted((entry for part in every for entry in part), key=lambda entry: entry.key)
+def _everyones(mine: Value, groups: Groups) -> list[Value]:
+    """What each rank has, by rank."""
+    if groups.control is None:
+        return [mine]
+    every = [mine] * dist.get_world_size(groups.control)
+    dist.all_gather_object(every, mine, group=groups.control)
+    return every
 
 
 def _compare(mine: str, groups: Groups) -> None:
-    if groups.control is None:
-        return
-    every: list[str] = [""] * dist.get_world_size(groups.control)
-    dist.all_gather_object(every, mine, group=groups.control)
+    every = _everyones(mine, groups)
     different = [rank for rank, other in enumerate(every) if other != every[0]]
     if different:
         raise TryAgain(

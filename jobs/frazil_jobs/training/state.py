@@ -77,7 +77,7 @@ def read(
 ) -> Any:
     """Set weights, optimizer and means to what a checkpoint holds; returns what this rank kept for itself. A collective.
 
-    Raises BadConfiguration for a checkpoint of another model.
+    The checkpoint is of this model. Raises BadConfiguration where it was written with other ranks or without means.
     """
     if (folder / METADATA).exists():
         (folder / METADATA).replace(folder / _TORCHS_NAME)
@@ -111,13 +111,8 @@ def read(
 def _wanted(
     stored: Mapping[str, TensorStorageMetadata], weights: Mapping[str, nn.Parameter], ema: Ema | None, rank: int
 ) -> list[str]:
-    for name, weight in weights.items():
-        known = stored.get(f"model/{name}")
-        if known is None or tuple(known.size) != tuple(weight.shape):
-            has = "doesn't hold" if known is None else f"holds {tuple(known.size)} for"
-            raise other_model(f"it {has} {name} {tuple(weight.shape)}")
-        if ema is not None and f"ema/{name}" not in stored:
-            raise other_model("it has no running means of the weights (optimizer.ema)")
+    if ema is not None and any(f"ema/{name}" not in stored for name in weights):
+        raise other_model("it has no running means of the weights (optimizer.ema)")
     if f"rank/{rank}" not in stored:
         raise other_model(f"it has nothing of rank {rank}: it was written by another number of ranks")
     mine = set(weights)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from frazil_jobs.api.naming import GALLERY_KEY, MANIFEST_KEY
-from frazil_jobs.base.exits import TryAgain
+from frazil_jobs.api.status import CheckpointStatus
 from frazil_jobs.inputs.training_task import TrainingTask
 from frazil_jobs.outputs.progress import TrainingProgress
 from frazil_jobs.outputs.spool import Entry, Spool
@@ -20,6 +22,8 @@ from frazil_jobs.training.planning.simulator import simulate
 if TYPE_CHECKING:
     from frazil_jobs.training.trainer import Trainer
 
+PLANS_KEY: Final = "plans.json"
+TIMINGS_KEY: Final = "timings.json"
 TELL_SECONDS: Final = 1.0
 """Between two words on progress, unless a checkpoint was committed."""
 
@@ -31,7 +35,7 @@ class Teller:
     spool: Spool
     given: TrainingTask
     _told: float = float("-inf")
-    _checkpoint: dict[str, Any] | None = None
+    _checkpoint: CheckpointStatus | None = None
 
     def tell(self, trainer: Trainer) -> None:
         """Tell how far the run is, if it's time to."""
@@ -54,44 +58,51 @@ class Teller:
             checkpoint=checkpoint,
         ).write(self.spool.root)
 
-    def _stored(self, trainer: Trainer) -> dict[str, Any] | None:
+    def _stored(self, trainer: Trainer) -> CheckpointStatus | None:
         """The newest checkpoint of this attempt, as in status.checkpoint."""
         newest = trainer.checkpoints.newest
         if newest is None:
             return None
-        found: dict[str, Any] = {
-            "step": newest.checkpoint.step,
-            "attempt": newest.checkpoint.attempt,
-            "uri": newest.checkpoint.folder,
-            "time": newest.time,
-        }
-        if trainer.resumed_from is not None:
-            found["resumedFromStep"] = trainer.resumed_from
-        return found
+        return CheckpointStatus(
+            step=newest.checkpoint.step,
+            attempt=newest.checkpoint.attempt,
+            uri=newest.checkpoint.folder,
+            time=newest.time,
+            resumed_from_step=trainer.resumed_from,
+        )
 
 
-def finish(spool: Spool, given: TrainingTask, trainer: Trainer, *, exported: list[Entry]) -> list[Entry]:
-    """Put report and manifest into the spool, once the model is stored. Returns their entries.
-
-    The manifest is the commit of the job's results.
-    """
-    job = given.job
-    entries = []
-    if job.spec.output.report:
-        page = render(job, trainer.history.document(), steps=trainer.step, schedule=drawn_schedule(trainer))
+def report(spool: Spool, given: TrainingTask, trainer: Trainer, *, blocks: Sequence[range]) -> list[Entry]:
+    """Put into the spool what is told beside the model: the report, the freezing plans, which another run can replay, and
+    the times that the newest was made from, as `frazil plan --timings` reads them. `blocks`: those of every stage."""
+    entries, plans = [], trainer.freezing.plans if trainer.freezing is not None else []
+    if given.job.spec.output.report:
+        page = render(given.job, trainer.history.document(), steps=trainer.step, schedule=drawn_schedule(trainer))
         entries.append(spool.add(GALLERY_KEY, page.encode(), content_type="text/html; charset=utf-8"))
-        if not spool.wait_drained(float("inf"), trainer.stopped):
-            raise TryAgain("stopped before the report was stored; the model is")
+    if plans:
+        entries.append(spool.add(PLANS_KEY, json.dumps(plans).encode(), content_type="application/json"))
+        planned = Planned.from_json(plans[-1])
+        told = planned.timings.model_copy(
+            update={
+                "stage_blocks": tuple(len(stage) for stage in blocks),
+                "note": f"{given.job.metadata.name}, before step {planned.step}",
+            }
+        )
+        entries.append(spool.add(TIMINGS_KEY, told.to_json().encode(), content_type="application/json"))
+    return entries
+
+
+def manifest(spool: Spool, given: TrainingTask, trainer: Trainer, *, outputs: list[Entry]) -> Entry:
+    """Put the manifest into the spool, once all `outputs` are stored: it is the commit of the job's results."""
     files = [
-        StoredFile(key=one.key, sha256=one.sha256, size=one.size, content_type=one.content_type)
-        for one in [*exported, *entries]
+        StoredFile(key=one.key, sha256=one.sha256, size=one.size, content_type=one.content_type) for one in outputs
     ]
     newest = trainer.checkpoints.newest
-    manifest = TrainingManifest.of(
-        job, given.uid, given.prefix, steps=trainer.step, outputs=files, history=trainer.history.document(),
+    made = TrainingManifest.of(
+        given.job, given.uid, given.prefix, steps=trainer.step, outputs=files, history=trainer.history.document(),
         checkpoint=newest.checkpoint.folder if newest else None,
     )  # fmt: skip
-    return [*entries, spool.add(MANIFEST_KEY, manifest.text().encode(), content_type="application/json")]
+    return spool.add(MANIFEST_KEY, made.text().encode(), content_type="application/json")
 
 
 def drawn_schedule(trainer: Trainer) -> str:

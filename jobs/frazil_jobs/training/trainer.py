@@ -7,12 +7,14 @@ nothing had happened.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from frazil_jobs.api.checkpoints import MARKER
 from frazil_jobs.api.trainingjob import TrainingJobSpec
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
 from frazil_jobs.base.log import get_logger
@@ -84,7 +87,7 @@ class Trainer:
     """Step of the newest checkpoint that was begun: the same on every rank, unlike what each knows to be stored."""
     newest: Point | None = None
     _told: StepReport | None = None
-    """Of all stages; gathered now and then."""
+    """Of all stages, gathered now and then: what a point says of freezing and of a batch's time is all of this step."""
 
     @property
     def spec(self) -> TrainingJobSpec:
@@ -165,9 +168,10 @@ class Trainer:
         told = self.engine.end_step()
         loss = self.engine.mean_loss()
         self.step += 1
-        if self._told is None or self.step % SHARE_STEPS == 0 or self.step == spec.steps:
-            self._told = self.engine.share(told)
-            self.history.note_groups(self._told.group_ratios)
+        shared = self._told
+        if shared is None or told.phase != shared.phase or self.step % SHARE_STEPS == 0 or self.step == spec.steps:
+            shared = self._told = self.engine.share(told)
+            self.history.note_groups(shared.group_ratios)
         seconds = time.monotonic() - started
         self._paces.append(seconds)
         point = Point(
@@ -177,11 +181,11 @@ class Trainer:
             gradient_norm=norm,
             seconds=seconds,
             throughput=spec.batch_size * len(self._paces) / sum(self._paces),
-            freeze_ratio=float(self._told.mean_freeze_ratio),
-            freeze_ratios=tuple(float(ratio) for _, ratio in sorted(self._told.freeze_ratios.items())),
-            predicted_seconds=None if told.predicted_seconds is None else float(told.predicted_seconds),
-            measured_seconds=span_of(self._told),
-            phase=told.phase,
+            freeze_ratio=float(shared.mean_freeze_ratio),
+            freeze_ratios=tuple(float(ratio) for _, ratio in sorted(shared.freeze_ratios.items())),
+            predicted_seconds=None if shared.predicted_seconds is None else float(shared.predicted_seconds),
+            measured_seconds=span_of(shared),
+            phase=shared.phase,
             attempt=self.attempt,
         )
         self.history.add(point)
@@ -268,8 +272,10 @@ class Trainer:
         self.report(self)
         raise TryAgain(f"stopped after step {self.step} of {self.spec.steps}; a checkpoint is stored")
 
-    def resume(self, folder: Any) -> None:
-        """Go on from the checkpoint in `folder`. Raises BadConfiguration for one of another model."""
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint in `folder`. Raises BadConfiguration for one of another model, on every rank."""
+        if json.loads((folder / MARKER).read_bytes()).get("model") != self.fingerprint:
+            raise state.other_model("the weights of its model have other names or shapes")
         own = state.read(
             folder, self.weights, self.optimizer, self.ema, rank=self.grid.rank, group=self.groups.checkpoint
         )

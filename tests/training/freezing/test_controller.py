@@ -34,13 +34,12 @@ def settings(**given: object) -> Freezing:
 def drive(controller: Controller, first: int, last: int, *, freezing: Freezing, pace=lambda step: 1.0) -> Samples:
     """Run steps on a machine of TIMES at a pace, as one rank that sees all."""
     machine = InjectedTimes(TIMES, pace)
-    samples, spans = Samples(), []
+    samples, spans = Samples(by_action=controller.by_action), []
     for step in range(first, last):
         ratios = controller.ratios(step)
         if controller.measures(step):
             samples.add(
-                Sample(a.kind, a.stage, ratios.get(a, 0.0), machine.seconds(step, a, ratios.get(a, 0.0)))
-                for a in ORDER.actions
+                Sample(a, ratios.get(a, 0.0), machine.seconds(step, a, ratios.get(a, 0.0))) for a in ORDER.actions
             )
             if controller.counts_span(step):
                 spans.append(machine.span(step, ORDER, ratios))
@@ -98,6 +97,30 @@ def test_the_published_probe_freezes_everything_in_the_second_half_of_monitoring
     (planned,) = controller.log
     assert planned.step == 25
     assert planned.timings.hop_seconds[0] == pytest.approx(0.002, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "published"),
+    [
+        ({}, True),
+        ({"probe": "Regression"}, False),
+        ({"slack_percent": "1"}, False),
+        ({"replan_drift_percent": "3"}, False),
+    ],
+)
+def test_a_plan_as_published_is_made_from_the_actions_own_times_without_communication(changed, published):
+    freezing = settings(
+        **{"selection": "Uniform", "slack_percent": "0", "probe": "AllFrozen", "replan_drift_percent": "0", **changed}
+    )
+    controller = Controller(freezing, ORDER, warmup_steps=0)
+    drive(controller, 0, 26, freezing=freezing)
+    timings = controller.log[0].timings
+    assert (timings.hop_seconds == (0.0, 0.0, 0.0)) is published
+    if published:
+        assert timings.actions == TIMES.actions
+        assert controller.log[0].plan == solve(
+            ORDER, TIMES.model_copy(update={"hop_seconds": (0.0, 0.0, 0.0)}), FreezingSettings.published(0.3)
+        )
 
 
 def test_the_ramp_goes_from_nothing_to_the_plan():

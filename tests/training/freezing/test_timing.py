@@ -7,7 +7,7 @@ import random
 import pytest
 
 from frazil_jobs.training.freezing.timing import Sample, Samples, fit, merged, timings
-from frazil_jobs.training.planning.actions import Kind
+from frazil_jobs.training.planning.actions import Action, Kind
 from frazil_jobs.training.planning.schedules import order_of
 
 
@@ -55,18 +55,20 @@ def test_of_replicas_the_slowest_counts():
 
 def test_old_samples_make_room_for_new_ones_of_the_same_frozen_share_only():
     samples = Samples(kept=4)
-    samples.add(Sample(Kind.B, 1, 0.0, 2.0) for _ in range(3))
-    samples.add(Sample(Kind.B, 1, 1.0, 1.0) for _ in range(50))
+    samples.add(Sample(Action(Kind.B, 1, 0), 0.0, 2.0) for _ in range(3))
+    samples.add(Sample(Action(Kind.B, 1, 3), 1.0, 1.0) for _ in range(50))
     assert samples.lines()["1B"] == pytest.approx((2.0, 1.0))
 
 
-def test_samples_come_back_from_their_state():
-    samples = Samples()
+@pytest.mark.parametrize("by_action", [False, True])
+def test_samples_come_back_from_their_state(by_action):
+    samples = Samples(by_action=by_action)
     rng = random.Random(2)
     samples.add(
-        Sample(Kind(kind), stage, rng.random(), rng.random()) for kind in "FB" for stage in (0, 10) for _ in range(99)
-    )
-    again = Samples()
+        Sample(Action(Kind(kind), stage, number % 12), rng.random(), rng.random())
+        for kind in "FB" for stage in (0, 10) for number in range(99)
+    )  # fmt: skip
+    again = Samples(by_action=by_action)
     again.load_state_dict(samples.state_dict())
     assert again.lines() == samples.lines()
     assert again.state_dict() == samples.state_dict()
@@ -78,3 +80,18 @@ def test_every_action_of_an_order_gets_its_time():
     made = timings(order, groups, hop_seconds=0.25)
     assert set(made.actions) == set(order.actions)
     assert made.hop_seconds == (0.25,)
+
+
+def test_as_published_each_action_has_its_own_medians():
+    samples = Samples(by_action=True)
+    for microbatch, slower in ((0, 1.0), (1, 2.0)):
+        for noise in (0.9, 1.0, 5.0):
+            samples.add([Sample(Action(Kind.F, 1, microbatch), 0.0, slower * noise)])
+            samples.add([Sample(Action(Kind.B, 1, microbatch), 0.0, 2 * slower * noise)])
+            samples.add([Sample(Action(Kind.B, 1, microbatch), 0.9, slower * noise)])
+    assert samples.lines() == {"1F0": (1.0, 1.0), "1F1": (2.0, 2.0), "1B0": (2.0, 1.0), "1B1": (4.0, 2.0)}
+    order = order_of("1F1B", ranks=2, microbatches=2)
+    lines = samples.lines() | {"0F": (3.0, 3.0), "0B": (6.0, 0.0)}
+    made = timings(order, lines, hop_seconds=0.0).actions
+    assert [made[Action(Kind.B, 1, m)].full for m in (0, 1)] == [2.0, 4.0]
+    assert [made[Action(Kind.B, 0, m)].full for m in (0, 1)] == [6.0, 6.0]

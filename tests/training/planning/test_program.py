@@ -22,7 +22,7 @@ from frazil_jobs.training.planning.timings import ActionTime, StageTime, Timings
 
 ratio = some.sampled_from((0.0, 0.1, 0.3, 0.5, 0.8, 1.0))
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-EXACT = FreezingSettings(slack=0.0, stage_averaged=False)
+EXACT = FreezingSettings(slack=0.0, stage_averaged=False, trains_all=False)
 
 
 def least_makespan(order: ScheduleOrder, timings: Timings, cap: float) -> float:
@@ -186,6 +186,17 @@ def test_freezing_goes_where_it_hurts_least() -> None:
         plan = solve(order, timings, exact(0.6, slack=0.05, stage_weights=weights))
         assert plan.makespan == pytest.approx(1.05 * 4.8)
         assert plan.stage_means == pytest.approx(means)
+
+
+@pytest.mark.parametrize("schedule", ["GPipe", "1F1B", "Interleaved1F1B", "ZBV", "ZBH1"])
+def test_a_plan_leaves_every_tensor_a_microbatch_that_trains_it(schedule) -> None:
+    order = order_of(schedule, ranks=2, microbatches=4)
+    for seed in range(4):
+        plan = solve(order, random_timings(order, seed), exact(1.0, trains_all=True))
+        of_stage = [[r for action, r in plan.ratios.items() if action.stage == s] for s in range(order.stages)]
+        assert min(of_stage[0]) == 0.0
+        assert max(map(sum, of_stage)) <= 3 + 1e-9
+        assert plan.makespan >= solve(order, random_timings(order, seed), exact(1.0)).makespan
 
 
 def test_ratios_are_spread_evenly_over_the_microbatches_where_that_costs_nothing() -> None:

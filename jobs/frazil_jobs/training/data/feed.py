@@ -14,7 +14,14 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from frazil_jobs.base.exits import BadInput
 from frazil_jobs.inputs.dataset_files import FIELD, DatasetFiles
 from frazil_jobs.training.data.order import BatchOrder, Share, held_out
-from frazil_jobs.training.data.reading import PictureSamples, Samples, label_range, open_table
+from frazil_jobs.training.data.reading import (
+    PictureSamples,
+    Samples,
+    class_names,
+    label_range,
+    numbers_by_name,
+    open_table,
+)
 from frazil_jobs.training.data.tokens import TokenSamples, tokenized
 from frazil_jobs.training.tasks import CausalLM, DiffusionTransformer, ImageClassification, Task
 from frazil_jobs.training.tasks.base import Row
@@ -47,7 +54,8 @@ def open_data(task: Task, files: DatasetFiles, *, scratch: Path) -> Data:
     scratch.mkdir(parents=True, exist_ok=True)
     training = _samples(task, files, files.train, "train", scratch)
     if files.validation is not None:
-        rows, others = range(len(training)), _samples(task, files, files.validation, "validation", scratch)
+        others = _samples(task, files, files.validation, "validation", scratch, training)
+        rows = range(len(training))
         data = Data(Part(training, rows), Part(others, range(len(others))))
     else:
         kept, aside = held_out(len(training))
@@ -61,7 +69,10 @@ def open_data(task: Task, files: DatasetFiles, *, scratch: Path) -> Data:
     return data
 
 
-def _samples(task: Task, files: DatasetFiles, names: list[str], split: str, scratch: Path) -> Samples:
+def _samples(
+    task: Task, files: DatasetFiles, names: list[str], split: str, scratch: Path, training: Samples | None = None
+) -> Samples:
+    """Of one split. With `training`, those of the training split, whose classes' numbers count."""
     if isinstance(task, CausalLM):
         path = tokenized(
             lambda: open_table(files, names, scratch=scratch),
@@ -72,15 +83,24 @@ def _samples(task: Task, files: DatasetFiles, names: list[str], split: str, scra
         return TokenSamples(path, task.length)
     with FileLock(f"{scratch / split}.lock"):
         table = open_table(files, names, scratch=scratch)
+    numbers = None
     base = files.root if files.format == "imagefolder" else (files.root / names[0]).parent
     if isinstance(task, ImageClassification):
         task.check_labels(*label_range(table, files.columns["label"]))
         other = "label"
+        if isinstance(training, PictureSamples):
+            numbers = numbers_by_name(class_names(table, files.columns["label"]), training.classes)
     else:
         assert isinstance(task, DiffusionTransformer), "all tasks are told apart"
         other = "caption"
     return PictureSamples(
-        table, task.picture, base=base, image=files.columns["image"], other=files.columns[other], name=other
+        table,
+        task.picture,
+        base=base,
+        image=files.columns["image"],
+        other=files.columns[other],
+        name=other,
+        numbers=numbers,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -64,14 +64,24 @@ class PictureSamples:
     """Rows of a picture and one more column."""
 
     def __init__(
-        self, table: datasets.Dataset, picture: Picture, *, base: Path, image: str, other: str, name: str
+        self,
+        table: datasets.Dataset,
+        picture: Picture,
+        *,
+        base: Path,
+        image: str,
+        other: str,
+        name: str,
+        numbers: Mapping[int, int] | None = None,
     ) -> None:
-        """`other` is the column beside `image`, given as `name` ("label", "caption")."""
+        """`other` is the column beside `image`, given as `name` ("label", "caption"). `numbers`: what its values become."""
         if isinstance(table.features.get(image), Image):
             table = table.cast_column(image, Image(decode=False))
         self._table = table.select_columns([image, other])
         self._picture, self._base = picture, base
-        self._image, self._other, self._name = image, other, name
+        self._image, self._other, self._name, self._numbers = image, other, name, numbers
+        self.classes = class_names(table, other)
+        """Names of what the column counts, where they have names."""
 
     def __len__(self) -> int:
         return len(self._table)
@@ -86,7 +96,7 @@ class PictureSamples:
         value = row[self._other]
         if value is None:
             raise BadInput(f"{where} has no {self._name}", field=f"spec.dataset.columns.{self._name}")
-        return {"pixels": pixels, self._name: value}
+        return {"pixels": pixels, self._name: value if self._numbers is None else self._numbers[value]}
 
 
 def label_range(table: datasets.Dataset, column: str) -> tuple[int, int]:
@@ -102,3 +112,25 @@ def label_range(table: datasets.Dataset, column: str) -> tuple[int, int]:
         )
     labels = table.select_columns([column]).with_format("numpy")[:][column]
     return int(labels.min()), int(labels.max())
+
+
+def class_names(table: datasets.Dataset, column: str) -> list[str] | None:
+    """The names of a column's classes, by their numbers; None for plain numbers."""
+    feature = table.features[column]
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def numbers_by_name(names: Sequence[str] | None, training: Sequence[str] | None) -> dict[int, int] | None:
+    """What a split's labels are in the training split, which counts its classes for itself; None where both count alike.
+
+    Raises BadInput for a class that the training split doesn't have.
+    """
+    if names is None or training is None or names == training:
+        return None
+    if strange := sorted(set(names) - set(training)):
+        raise BadInput(
+            f"class {strange[0]!r} of the validation split is none of the training split's: {', '.join(training[:20])}",
+            field="spec.dataset.validationSplit",
+            remedy="give training pictures of it too, or leave it out of the validation split",
+        )
+    return {number: training.index(name) for number, name in enumerate(names)}

@@ -21,7 +21,7 @@ from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.freezing.plans import Due, Notes, Planned, Reason
 from frazil_jobs.training.freezing.timing import Line, fitted_hop, merged, timings
 from frazil_jobs.training.planning.actions import Action
-from frazil_jobs.training.planning.program import FreezingPlan, plan_of
+from frazil_jobs.training.planning.program import FreezingPlan, FreezingSettings, plan_of
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 
 WATCH_EVERY = 10
@@ -59,7 +59,9 @@ class Controller:
         self._drift = float(settings.replan_drift_percent) / 100
         self._begins = settings.warmup_steps if settings.warmup_steps is not None else warmup_steps
         self._freezable = [action for action in order.actions if action.kind.freezable]
-        self._replayed = [Planned.from_json(entry) for entry in replay]
+        self._replayed = self._log_of(
+            replay, "the plans to replay are", "replay the plans of a run with this parallelism"
+        )
         self.log: list[Planned] = []
         self._drifted = 0
         """Looks in a row that saw drift, negative where steps were faster than predicted."""
@@ -127,7 +129,7 @@ class Controller:
         reason = Reason.MONITORED if planned is None else Reason.DRIFTED
         lines = merged(note.lines for note in notes)
         ratios = self.ratios(step) if planned is not None else self._mean_probing()
-        hop = fitted_hop(self._order, lines, ratios, measured)
+        hop = 0.0 if self.by_action else fitted_hop(self._order, lines, ratios, measured)
         return Due(timings=timings(self._order, lines, hop_seconds=hop), reason=reason, measured=measured)
 
     def adopt(self, step: int, due: Due, plan: FreezingPlan) -> Planned:
@@ -148,6 +150,12 @@ class Controller:
         return abs(self._drifted) < PATIENCE - 1
 
     @property
+    def by_action(self) -> bool:
+        """Whether the one plan is made as published: from each action's own median times, and without communication."""
+        objective = FreezingSettings.of(self._settings).objective
+        return objective == "Published" and self._settings.probe == "AllFrozen" and self._drift == 0
+
+    @property
     def last_lines(self) -> Mapping[str, Line] | None:
         """Times that the newest plan was made from, by "<stage><kind>"."""
         if not self.log:
@@ -166,16 +174,22 @@ class Controller:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there. Raises BadConfiguration where the plans are of another schedule."""
-        log = [Planned.from_json(entry) for entry in state["log"]]
-        actions = set(self._freezable)
-        if any(set(entry.plan.ratios) - actions for entry in log):
-            raise BadConfiguration(
-                "the checkpoint's freezing plan is of another schedule, pipeline or number of microbatches",
-                field="spec.parallelism",
-                remedy="resume with the parallelism that the checkpoint was made with",
-            )
-        self.log = log
+        self.log = self._log_of(
+            state["log"],
+            "the checkpoint's freezing plan is",
+            "resume with the parallelism that the checkpoint was made with",
+        )
         self._drifted = int(state["drifted"])
+
+    def _log_of(self, entries: Sequence[Mapping[str, Any]], which: str, remedy: str) -> list[Planned]:
+        log = [Planned.from_json(entry) for entry in entries]
+        if any(set(entry.plan.ratios) != set(self._freezable) for entry in log):
+            raise BadConfiguration(
+                f"{which} of another schedule, pipeline or number of microbatches",
+                field="spec.parallelism",
+                remedy=remedy,
+            )
+        return log
 
     def _in_force(self, step: int) -> Planned | None:
         """The newest plan that holds for a step."""

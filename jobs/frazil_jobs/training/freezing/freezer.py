@@ -80,7 +80,7 @@ class Freezer:
             exchange=self._exchange,
         )
         """What is frozen in the step."""
-        self._samples = Samples()
+        self._samples = Samples(by_action=self._controller.by_action)
         self._spans: deque[float] = deque(maxlen=SPANS_KEPT)
         self._unchecked = True
 
@@ -200,7 +200,7 @@ class Freezer:
         if self._injected is not None:
             ratios = self._controller.ratios(step)
             self._samples.add(
-                Sample(action.kind, action.stage, share, self._injected.seconds(step, action, share))
+                Sample(action, share, self._injected.seconds(step, action, share))
                 for action in self._order.actions
                 if action.stage in self._tensors
                 for share in [self.selection.share(action, 0)]
@@ -208,10 +208,7 @@ class Freezer:
             if self._controller.counts_span(step):
                 self._spans.append(self._injected.span(step, self._order, ratios))
             return
-        self._samples.add(
-            Sample(one.action.kind, one.action.stage, self.selection.share(one.action, one.batch), one.seconds)
-            for one in timed
-        )
+        self._samples.add(Sample(one.action, self.selection.share(one.action, one.batch), one.seconds) for one in timed)
         if self._controller.counts_span(step):
             self._spans.extend(spans_of(timed))
 

@@ -25,8 +25,8 @@ def cost_aware(costs: Sequence[float], ratios: Sequence[float], *key: int) -> Bo
     The tensors lie on a circle in random order, each as long as its share of the cost; the microbatches take arcs as long
     as their ratios, one after the other, and freeze the tensors whose middles they cover. So a microbatch freezes its
     ratio of the cost to within one tensor, every tensor is frozen in floor or ceil of sum(ratios) microbatches, and each
-    with probability exactly its ratio. Ratios are lowered so that every tensor is trained at least once (`trained`),
-    except where all are 1.
+    with probability exactly its ratio. Ratios that would leave a tensor untrained, which no plan's do, are lowered until
+    every tensor is trained at least once (`trained`), except where all are 1.
     """
     ratios_M = trained(ratios)
     cost_P = _shares(costs)
@@ -45,9 +45,9 @@ def front_prefix(costs: Sequence[float], ratios: Sequence[float], *key: int, lev
     """The first tensors up to each microbatch's ratio of the cost: whole front blocks first, masks are nested.
 
     For the first stage, whose backward ends where its frozen front begins: any trained tensor further front would force
-    the chain of input gradients through everything behind it. Where no microbatch trains the front, the one that freezes
-    least trains all, and the others take over its part. With `levels`, only so many different depths (and 0) occur, which
-    is what a compiled stage wants: it is compiled once a mask.
+    the chain of input gradients through everything behind it. A plan leaves a microbatch that trains the front; where none
+    does (in a mixture of two plans), the one that freezes least trains all, and the others take over its part. With
+    `levels`, only so many different depths (and 0) occur, which is what a compiled stage wants: it is compiled once a mask.
     """
     cost_P = _shares(costs)
     depth_M = _with_one_at_zero(np.clip(np.asarray(ratios, dtype=np.float64), 0.0, 1.0), *key)

@@ -26,7 +26,8 @@ _APART = 0.2
 _FROZEN_PART = 0.5
 """Part of a full backward that is left with all frozen, until a frozen one was seen: dX and dW are about equal."""
 
-Group = tuple[Kind, int]
+Group = tuple[Kind, int, int | None]
+"""Kind, stage, and the microbatch where each has times of its own."""
 Line = tuple[float, float]
 """Seconds of an action with nothing and with everything frozen."""
 
@@ -35,17 +36,18 @@ Line = tuple[float, float]
 class Sample:
     """One action as it ran."""
 
-    kind: Kind
-    stage: int
+    action: Action
     frozen: float
     """Share of the stage's dW cost that was skipped."""
     seconds: float
 
 
 class Samples:
-    """The newest samples of one rank's stages."""
+    """The newest samples of one rank's stages, by kind and stage, whose microbatches take equally long; or, `by_action`, as
+    published: of each action for itself."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, *, by_action: bool = False) -> None:
+        self._by_action = by_action
         self._groups: dict[Group, dict[int, deque[tuple[float, float]]]] = defaultdict(
             lambda: defaultdict(lambda: deque(maxlen=kept))
         )
@@ -54,35 +56,43 @@ class Samples:
         """Note what ran."""
         for sample in samples:
             eighth = round(sample.frozen * _EIGHTHS)
-            self._groups[sample.kind, sample.stage][eighth].append((sample.frozen, sample.seconds))
+            action = sample.action
+            group = action.kind, action.stage, action.microbatch if self._by_action else None
+            self._groups[group][eighth].append((sample.frozen, sample.seconds))
 
     def clear(self) -> None:
         """Begin anew."""
         self._groups.clear()
 
     def lines(self, earlier: Mapping[str, Line] | None = None) -> dict[str, Line]:
-        """Seconds with nothing and with everything frozen, by "<stage><kind>" (JSON has no tuples as keys).
+        """Seconds with nothing and with everything frozen, by group, as text (`_text`: JSON has no tuples as keys).
 
         Where too little was frozen to tell, the share that freezing saved in `earlier` counts.
         """
+        made = medians if self._by_action else fit
         return {
-            f"{stage}{kind}": fit(kind, stage, _all(eighths), (earlier or {}).get(f"{stage}{kind}"))
-            for (kind, stage), eighths in sorted(self._groups.items())
+            _text(group): made(group[0], group[1], _all(eighths), (earlier or {}).get(_text(group)))
+            for group, eighths in self._sorted()
         }
 
     def state_dict(self) -> dict[str, list[list[float]]]:
         """All samples."""
-        return {
-            f"{stage}{kind}": [list(point) for point in _all(eighths)]
-            for (kind, stage), eighths in sorted(self._groups.items())
-        }
+        return {_text(group): [list(point) for point in _all(eighths)] for group, eighths in self._sorted()}
+
+    def _sorted(self) -> list[tuple[Group, Mapping[int, Iterable[tuple[float, float]]]]]:
+        return sorted(self._groups.items(), key=lambda item: (item[0][:2], item[0][2] or 0))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse."""
         self._groups.clear()
         for text, points in state.items():
-            kind, stage = Kind(text[-1]), int(text[:-1])
-            self.add(Sample(kind, stage, float(frozen), float(seconds)) for frozen, seconds in points)
+            action = Action.parse(text if self._by_action else f"{text}0")
+            self.add(Sample(action, float(frozen), float(seconds)) for frozen, seconds in points)
+
+
+def _text(group: Group) -> str:
+    kind, stage, microbatch = group
+    return f"{stage}{kind}{'' if microbatch is None else microbatch}"
 
 
 def _all(eighths: Mapping[int, Iterable[tuple[float, float]]]) -> list[tuple[float, float]]:
@@ -110,6 +120,16 @@ def fit(kind: Kind, stage: int, points: Sequence[tuple[float, float]], earlier: 
     return full, max(0.0, full + slope)
 
 
+def medians(kind: Kind, stage: int, points: Sequence[tuple[float, float]], earlier: Line | None = None) -> Line:
+    """(full, frozen) seconds as published: the median with nothing frozen, and that with (almost) everything frozen."""
+    full = [seconds for frozen, seconds in points if frozen < 0.5 or not kind.freezable]
+    frozen = [seconds for frozen, seconds in points if frozen >= 0.5 and kind.freezable]
+    if not full or (kind.freezable and not frozen):
+        return fit(kind, stage, points, earlier)
+    longest = median(full)
+    return longest, min(longest, median(frozen or full))
+
+
 def _part(kind: Kind, stage: int, frozen: float, earlier: Line | None) -> float:
     """Part of its full time that an action takes with a share frozen, by what is known or usual."""
     if earlier is not None and earlier[0] > 0:
@@ -130,11 +150,11 @@ def merged(ranks: Iterable[Mapping[str, Line]]) -> dict[str, Line]:
 
 
 def timings(order: ScheduleOrder, lines: Mapping[str, Line], *, hop_seconds: float) -> Timings:
-    """The times of an order. Raises KeyError where a kind and stage of it was never measured."""
+    """The times of an order: of an action itself, where there are such. Raises KeyError where one was never measured."""
     times = {group: ActionTime(full=full, frozen=frozen) for group, (full, frozen) in lines.items()}
     return Timings(
         provenance="recorded",
-        actions={action: times[f"{action.stage}{action.kind}"] for action in order.actions},
+        actions={action: times.get(str(action)) or times[f"{action.stage}{action.kind}"] for action in order.actions},
         hop_seconds=(hop_seconds,) * (order.stages - 1),
     )
 

@@ -7,7 +7,7 @@ each stage. Times are in units of `unit` seconds, so that HiGHS's absolute toler
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -101,13 +101,17 @@ class Constraints:
         }
 
 
-def constraints_of(graph: Dag, timings: Timings, caps: Sequence[float]) -> Constraints:
-    """Those of a DAG, with `caps` on the mean ratio of each stage over all its freezable actions.
+def constraints_of(
+    graph: Dag, timings: Timings, caps: Sequence[float], *, unfrozen: Collection[Action] = ()
+) -> Constraints:
+    """Those of a DAG, with `caps` on the mean ratio of each stage over all its freezable actions. `unfrozen` have ratio 0.
 
     Raises BadInput for a curve that is not convex: no linear program can tell what freezing there is worth."""
     times = [timings.actions[action] for action in graph.actions]
     freezable = tuple(
-        action for action, time in zip(graph.actions, times, strict=True) if action.kind.freezable and time.saving > 0
+        action
+        for action, time in zip(graph.actions, times, strict=True)
+        if action.kind.freezable and time.saving > 0 and action not in unfrozen
     )
     starts, stages = len(graph.actions), len(caps)
     constraints = Constraints(

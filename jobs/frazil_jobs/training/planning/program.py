@@ -8,12 +8,16 @@ starts no earlier than that one's start plus its time at its ratio (`constraints
 - Lexicographic, ours: first the least makespan; then, within a slack of it, the least weighted sum of ratios, under a cap
   for each stage, on timings averaged by stage; then, with no more freezing than that, ratios as even over the microbatches
   of a stage as can be, since a microbatch's position should not decide what is learned from it.
+
+Ours also leaves every tensor a microbatch that trains it, so that masks by cost can do what is planned, to the tensor: a
+stage's ratios sum to one less than its microbatches at most; and at the first stage, whose masks are prefixes of its
+tensors, one microbatch's ratio is 0.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Annotated, Final, Literal, Self
 
@@ -26,6 +30,7 @@ from frazil_jobs.training.planning import dag, simulator
 from frazil_jobs.training.planning.actions import Action
 from frazil_jobs.training.planning.canonical import ActionKey, Canonical
 from frazil_jobs.training.planning.constraints import Constraints, constraints_of
+from frazil_jobs.training.planning.dag import Dag
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.planning.timings import Timings
 
@@ -50,11 +55,13 @@ class FreezingSettings(Canonical):
     """Lexicographic: how much freezing a stage hurts, when the least freezing is chosen. Left out: all alike."""
     stage_averaged: bool = True
     """Plan on timings averaged by kind and stage, so that the plan doesn't follow their noise."""
+    trains_all: bool = True
+    """Lexicographic: leave every tensor at least one microbatch of a batch that trains it."""
 
     @classmethod
     def published(cls, max_ratio: float = 0.8) -> Self:
         """TimelyFreeze as published, for its runs: each action's own time, no slack."""
-        return cls(objective="Published", max_ratio=max_ratio, slack=0.0, stage_averaged=False)
+        return cls(objective="Published", max_ratio=max_ratio, slack=0.0, stage_averaged=False, trains_all=False)
 
     @classmethod
     def of(cls, freezing: Freezing) -> Self:
@@ -62,11 +69,13 @@ class FreezingSettings(Canonical):
         max_ratio, slack = float(freezing.max_freeze_ratio), float(freezing.slack_percent) / 100
         if freezing.selection == "Uniform" and slack == 0:
             return cls.published(max_ratio)
-        return cls(max_ratio=max_ratio, slack=slack)
+        return cls(max_ratio=max_ratio, slack=slack, trains_all=freezing.selection == "CostAware")
 
-    def caps(self, stages: int) -> tuple[float, ...]:
+    def caps(self, order: ScheduleOrder) -> tuple[float, ...]:
         """The largest mean ratio of each stage. Raises BadInput for budgets of another number of stages."""
-        return _per_stage(self.stage_max_ratios, self.max_ratio, stages, "stage_max_ratios")
+        most = 1 - 1 / order.microbatches if self.trains_all else 1.0
+        budgets = _per_stage(self.stage_max_ratios, self.max_ratio, order.stages, "stage_max_ratios")
+        return tuple(min(budget, most) for budget in budgets)
 
     def weights(self, stages: int) -> tuple[float, ...]:
         """What freezing costs in each stage. Raises BadInput for weights of another number of stages."""
@@ -111,12 +120,12 @@ def solve(order: ScheduleOrder, timings: Timings, settings: FreezingSettings) ->
     used = timings.stage_averaged() if settings.stage_averaged else timings
     graph = dag.build(order, used.hop_seconds)
     simulator.seconds_of(graph, used)
-    constraints = constraints_of(graph, used, settings.caps(order.stages))
     if settings.objective == "Published":
-        found = _published(constraints)
-    else:
-        found = _lexicographic(constraints, settings.slack, settings.weights(order.stages))
-    return plan_of(order, used, constraints.ratios(found))
+        constraints = constraints_of(graph, used, settings.caps(order))
+        return plan_of(order, used, constraints.ratios(_published(constraints)))
+    ratios = _least(order, graph, used, settings, lambda soonest: soonest * (1 + settings.slack))
+    assert ratios is not None, "the least makespan is within its own slack"
+    return plan_of(order, used, ratios)
 
 
 def least_freezing(
@@ -124,11 +133,9 @@ def least_freezing(
 ) -> FreezingPlan | None:
     """The plan that freezes least of those whose step takes at most `within` seconds; None where `settings` allow none."""
     used = timings.stage_averaged() if settings.stage_averaged else timings
-    constraints = constraints_of(dag.build(order, used.hop_seconds), used, settings.caps(order.stages))
-    if _soonest(constraints) * constraints.unit > within * (1 + _ROOM):
-        return None
-    found = _least(constraints, within / constraints.unit, settings.weights(order.stages))
-    return plan_of(order, used, constraints.ratios(found))
+    graph = dag.build(order, used.hop_seconds)
+    ratios = _least(order, graph, used, settings, lambda soonest: within if soonest <= within * (1 + _ROOM) else None)
+    return plan_of(order, used, ratios) if ratios is not None else None
 
 
 def plan_of(order: ScheduleOrder, timings: Timings, ratios: Mapping[Action, float]) -> FreezingPlan:
@@ -160,24 +167,41 @@ def _published(constraints: Constraints) -> OptimizeResult:
     return constraints.minimise(constraints.costs({constraints.makespan: 1.0, **weights}))
 
 
-def _lexicographic(constraints: Constraints, slack: float, stage_weights: Sequence[float]) -> OptimizeResult:
-    """Each objective in turn, with the ones before it kept as constraints. Adds rows to `constraints`."""
-    return _least(constraints, _soonest(constraints) * (1 + slack), stage_weights)
+def _least(
+    order: ScheduleOrder,
+    graph: Dag,
+    timings: Timings,
+    settings: FreezingSettings,
+    within: Callable[[float], float | None],
+    unfrozen: frozenset[Action] = frozenset(),
+) -> dict[Action, float] | None:
+    """Ratios of the least freezing whose makespan is at most what `within` says of the least one, in seconds; of such plans
+    the evenest. None where it says None. Each objective in turn, with the ones before it kept as constraints.
 
-
-def _soonest(constraints: Constraints) -> float:
-    """The least makespan, in units."""
-    return float(constraints.minimise(constraints.costs({constraints.makespan: 1.0})).fun)
-
-
-def _least(constraints: Constraints, within: float, stage_weights: Sequence[float]) -> OptimizeResult:
-    """The least freezing whose makespan is at most `within` units; of such plans the evenest. Adds rows to `constraints`."""
-    constraints.rows.add({constraints.makespan: 1.0}, within * (1 + _ROOM))
+    Where every tensor is to be trained, the first stage's microbatch that freezes least freezes nothing.
+    """
+    constraints = constraints_of(graph, timings, settings.caps(order), unfrozen=unfrozen)
+    soonest = float(constraints.minimise(constraints.costs({constraints.makespan: 1.0})).fun)
+    limit = within(soonest * constraints.unit)
+    if limit is None:
+        return None
+    constraints.rows.add({constraints.makespan: 1.0}, limit / constraints.unit * (1 + _ROOM))
+    stage_weights = settings.weights(order.stages)
     weights = {constraints.ratio(at): stage_weights[a.stage] for at, a in enumerate(constraints.freezable)}
     found = constraints.minimise(constraints.costs(weights))
+    if settings.trains_all and not unfrozen:
+        ratios = constraints.ratios(found)
+        first = min(
+            (action for action in graph.actions if action.stage == 0 and action.kind.freezable),
+            key=lambda action: ratios.get(action, 0.0),
+        )
+        if ratios.get(first, 0.0) > 0:
+            return _least(order, graph, timings, settings, within, frozenset({first}))
+        if first in ratios:
+            constraints.rows.add({constraints.ratio(constraints.freezable.index(first)): 1.0}, 0.0)
     constraints.rows.add(weights, found.fun * (1 + _ROOM) + _ROOM)
     largest = {constraints.largest(stage): stage_weights[stage] for stage in range(constraints.stages)}
-    return constraints.minimise(constraints.costs(largest))
+    return constraints.ratios(constraints.minimise(constraints.costs(largest)))
 
 
 def _per_stage(given: Sequence[float] | None, default: float, stages: int, name: str) -> tuple[float, ...]:
