@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,17 @@ from testcluster.cluster import Cluster
 from testcluster.frazil import CHECKOUT, TENANTS, Installation
 from testcluster.machine import reason_not_to
 from testcluster.node import Node
+from testcluster.shown import pytest_runtest_makereport, pytest_runtest_setup
 from testcluster.tenant import Tenant
+
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]
 
 KEEP = "FRAZIL_KEEP_CLUSTER"
 EXISTING = "FRAZIL_TEST_KUBECONFIG"
 """Not KUBECONFIG itself, which may lead to a cluster that people need: the tests install, kill and uninstall."""
-OURS = ("test_faults.py", "test_images.py", "test_gang_providers.py")
-"""Files whose tests reach into the cluster's own processes and nodes."""
+OURS = ("test_images.py", "test_gang_providers.py")
+"""Files whose every test needs programs that are built for our own cluster. Single tests ask for `own_cluster`."""
+SEED = "FRAZIL_TEST_SEED"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "tests/cluster/" in str(item.path):
             item.add_marker(pytest.mark.cluster)
             if item.path.name in OURS and os.environ.get(EXISTING):
-                item.add_marker(pytest.mark.skip(reason=f"it kills parts of the cluster, and {EXISTING} is somebody's"))
+                item.add_marker(
+                    pytest.mark.skip(reason=f"it needs our own cluster, and that of {EXISTING} is somebody's")
+                )
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(900))
 
@@ -37,7 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A real Kubernetes of one node with 4 GPUs that aren't there; or the one that FRAZIL_TEST_KUBECONFIG names."""
     if given := os.environ.get(EXISTING):
-        yield Cluster(existing=Path(given))
+        theirs = Cluster(existing=Path(given))
+        try:
+            for name in ("kubectl", "helm"):
+                theirs.program(name)
+        except binaries.CannotBuild as error:
+            pytest.fail(str(error))
+        yield theirs
         return
     if reason := reason_not_to():
         pytest.skip(reason)
@@ -52,6 +65,21 @@ def cluster() -> Iterator[Cluster]:
     yield found
     if not was_up and not os.environ.get(KEEP):
         found.down()
+
+
+@pytest.fixture(scope="session")
+def own_cluster(cluster: Cluster) -> Cluster:
+    """The cluster, for tests that reach into its nodes and processes. Skips where it's somebody else's."""
+    cluster.require_ours()
+    return cluster
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    """Chance for one test. What it drew from is shown when the test fails, and FRAZIL_TEST_SEED has it drawn again."""
+    seed = os.environ.get(SEED) or str(random.randrange(2**32))
+    print(f"{SEED}={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +111,23 @@ def finished(tenant: Tenant) -> str:
     name = tenant.apply(tenant.job("finished", workers={"replicas": 2}))
     tenant.until(name, "Complete")
     return name
+
+
+@pytest.fixture(scope="session")
+def failed(tenant: Tenant) -> str:
+    """A job of the tenant that is Failed, by a pod that said that it can't work: its model is nowhere."""
+    nowhere = f"s3://frazil/results/{tenant.namespace}/models/none"
+    name = tenant.apply(tenant.small_job("failed", model={"uri": nowhere}))
+    tenant.until(name, "Failed")
+    return name
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tenant: Tenant) -> dict[str, str]:
+    """The images of the tenant's long job, made in peace: name and sha256."""
+    name = tenant.apply(tenant.long_job("peace"))
+    tenant.until(name, "Complete")
+    return tenant.images(name)
 
 
 @pytest.fixture(scope="session")
@@ -129,8 +174,9 @@ class SecondNode:
 
 
 @pytest.fixture
-def second_node(cluster: Cluster, tenant: Tenant) -> Iterator[SecondNode]:
+def second_node(own_cluster: Cluster, tenant: Tenant) -> Iterator[SecondNode]:
     """A second node for one test. Jobs of the test that are bound to it are removed with it."""
+    cluster = own_cluster
     node = cluster.add_node(1)
     try:
         cluster.gpus(2, node=node.name)

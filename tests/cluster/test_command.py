@@ -48,7 +48,7 @@ def test_kubectl_finds_the_command_as_its_plugin(tenant, finished, reference, tm
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(
         [
-            tenant.cluster.bin / "kubectl",
+            tenant.cluster.program("kubectl"),
             "frazil",
             "fetch",
             finished,

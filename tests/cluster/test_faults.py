@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from testcluster.tenant import PROMPTS
 
 SYSTEM = "frazil-system"
 UPLOADER = "frazil_jobs.outputs.upload"
@@ -30,50 +29,11 @@ def wait_for_stored(tenant, name: str, count: int = 1) -> None:
     tenant.cluster.until(f"{count} pictures of {name} are stored", stored, seconds=120)
 
 
-def long_job(tenant, name: str, **spec):
-    """A job of two shards that take some seconds each, so that something can die in between."""
-    return tenant.job(name, imagesPerPrompt=3, prompts={"inline": PROMPTS[:4], "perShard": 2}, **spec)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tenant):
-    """The long job's pictures, made in peace."""
-    name = tenant.apply(long_job(tenant, "peace"))
-    tenant.until(name, "Complete")
-    return tenant.images(name)
-
-
 def ended_alike(tenant, name: str, undisturbed: dict[str, str], *, seconds: float = 200) -> dict:
     status = tenant.until(name, "Complete", seconds=seconds)
     assert tenant.images(name) == undisturbed
     assert status["progress"]["summary"] == f"{len(undisturbed)}/{len(undisturbed)}"
     return status
-
-
-def processes_of(pods: list[dict], word: str) -> list[int]:
-    """Processes of this machine in containers of these pods that have a word (a module, a program) in their command."""
-    containers = {
-        status["containerID"].rpartition("/")[2]
-        for pod in pods
-        for kind in ("containerStatuses", "initContainerStatuses")
-        for status in pod["status"].get(kind, ())
-        if status.get("containerID")
-    }
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdecimal() and word in (entry / "cmdline").read_text().split("\0"):
-                cgroup = (entry / "cgroup").read_text()
-                if any(container in cgroup for container in containers):
-                    found.append(int(entry.name))
-        except OSError:
-            continue
-    return sorted(found)
-
-
-def system_pods(tenant, component: str) -> list[dict]:
-    """The chart's own pods of a component."""
-    return tenant.cluster.list("pods", namespace=SYSTEM, selector=f"app.kubernetes.io/component={component}")
 
 
 def unread_from(address: str, store: int, *, port: int = 9000) -> bool:
@@ -98,21 +58,23 @@ def answers(tenant) -> bool:
 
 
 def test_a_deleted_pod_is_replaced_and_nothing_is_charged_twice(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "pod-deleted"))
+    name = tenant.apply(tenant.long_job("pod-deleted"))
     wait_for_stored(tenant, name)
     running = [pod for pod in tenant.pods(name) if pod["status"]["phase"] == "Running"]
     tenant.cluster.kubectl(
         "delete", "pod", running[0]["metadata"]["name"], "-n", tenant.namespace, "--grace-period=1", "--wait=false"
     )
-    ended_alike(tenant, name, undisturbed)
+    status = ended_alike(tenant, name, undisturbed)
+    assert status["jobs"][0]["failed"] == 1, "deleted by a hand, it's charged like any pod that ended too early: once"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cluster")
 def test_a_killed_rank_fails_its_pod_and_the_shard_is_tried_again(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "rank-killed"))
+    name = tenant.apply(tenant.long_job("rank-killed"))
     wait_for_stored(tenant, name)
     ranks = tenant.cluster.until(
-        "a rank runs", lambda: processes_of(tenant.pods(name), "frazil_jobs.generation.worker")
+        "a rank runs", lambda: tenant.cluster.processes_of(tenant.pods(name), "frazil_jobs.generation.worker")
     )
     os.kill(ranks[-1], signal.SIGKILL)
     status = ended_alike(tenant, name, undisturbed)
@@ -120,18 +82,21 @@ def test_a_killed_rank_fails_its_pod_and_the_shard_is_tried_again(tenant, undist
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cluster")
 def test_a_killed_uploader_starts_again_and_goes_on_with_the_spool(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "upload-killed"))
+    name = tenant.apply(tenant.long_job("upload-killed"))
     wait_for_stored(tenant, name)
     for _ in range(3):
-        (uploader,) = tenant.cluster.until("the uploader runs", lambda: processes_of(tenant.pods(name), UPLOADER))
+        (uploader,) = tenant.cluster.until(
+            "the uploader runs", lambda: tenant.cluster.processes_of(tenant.pods(name), UPLOADER)
+        )
         os.kill(uploader, signal.SIGKILL)
         time.sleep(1)
     ended_alike(tenant, name, undisturbed)
 
 
 def test_an_emptied_redis_costs_a_rescan(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "redis-gone"))
+    name = tenant.apply(tenant.long_job("redis-gone"))
     wait_for_stored(tenant, name)
     broker = tenant.broker()
     mark = f"frazil:{tenant.namespace}:mark"
@@ -142,12 +107,11 @@ def test_an_emptied_redis_costs_a_rescan(tenant, undisturbed):
     assert broker.get(mark) is None, "it was not emptied"
 
 
-def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "operator-killed"))
-    selector = "app.kubernetes.io/component=operator"
-    for pause in (0.5, 4, 7):
-        time.sleep(pause)
-        tenant.cluster.kubectl("delete", "pod", "-n", SYSTEM, "-l", selector, "--grace-period=0", "--force")
+def test_the_operator_killed_at_any_time_goes_on_where_it_was(tenant, undisturbed, dice):
+    name = tenant.apply(tenant.long_job("operator-killed"))
+    for _ in range(3):
+        time.sleep(dice.uniform(0, 6))
+        tenant.installation.kill_operator()
     ended_alike(tenant, name, undisturbed)
     assert len(tenant.pods(name)) == 2
 
@@ -164,10 +128,10 @@ def test_a_second_operator_takes_over_from_one_that_is_killed(tenant, undisturbe
     tenant.cluster.kubectl(*scale, "--replicas=2")
     try:
         tenant.cluster.kubectl("rollout", "status", "deployment/frazil-operator", "-n", SYSTEM, "--timeout=60s")
-        names = {pod["metadata"]["name"] for pod in system_pods(tenant, "operator")}
+        names = {pod["metadata"]["name"] for pod in tenant.installation.pods("operator")}
         first = tenant.cluster.until("one leads", holder)
         assert first in names
-        name = tenant.apply(long_job(tenant, "taken-over"))
+        name = tenant.apply(tenant.long_job("taken-over"))
         wait_for_stored(tenant, name)
         tenant.cluster.kubectl("delete", "pod", first, "-n", SYSTEM, "--grace-period=0", "--force")
         tenant.cluster.until("another leads", lambda: holder() not in ("", first), seconds=60)
@@ -175,27 +139,29 @@ def test_a_second_operator_takes_over_from_one_that_is_killed(tenant, undisturbe
         assert len(tenant.pods(name)) == 2
     finally:
         tenant.cluster.kubectl(*scale, "--replicas=1")
-        tenant.cluster.until("one is left", lambda: len(system_pods(tenant, "operator")) == 1, seconds=90)
+        tenant.cluster.until("one is left", lambda: len(tenant.installation.pods("operator")) == 1, seconds=90)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cluster")
 def test_an_api_server_that_restarts_is_found_again(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "apiserver-gone"))
+    name = tenant.apply(tenant.long_job("apiserver-gone"))
     wait_for_stored(tenant, name)
     tenant.cluster.restart_apiserver()
     ended_alike(tenant, name, undisturbed)
     assert len(tenant.pods(name)) == 2
 
 
+@pytest.mark.usefixtures("own_cluster")
 def test_a_celery_worker_killed_in_mid_upload_uploads_it_again(tenant, undisturbed):
     """The store's process is stopped, so that an upload begins and can't end; then its worker is killed with -9."""
-    name = tenant.apply(long_job(tenant, "mid-upload"))
+    name = tenant.apply(tenant.long_job("mid-upload"))
     wait_for_stored(tenant, name)
-    (store,) = processes_of(system_pods(tenant, "minio"), MINIO)
+    (store,) = tenant.cluster.processes_of(tenant.installation.pods("minio"), MINIO)
 
     def under_way() -> int | None:
         for pod in tenant.pods(name):
-            uploaders = processes_of([pod], UPLOADER)
+            uploaders = tenant.cluster.processes_of([pod], UPLOADER)
             if uploaders and unread_from(pod["status"]["podIP"], store):
                 return uploaders[0]
         return None
@@ -211,7 +177,7 @@ def test_a_celery_worker_killed_in_mid_upload_uploads_it_again(tenant, undisturb
 
 @pytest.mark.slow
 def test_a_recount_that_was_asked_of_nobody_in_a_broker_that_forgot_it_is_asked_again(tenant, undisturbed):
-    name = tenant.apply(long_job(tenant, "recount-lost"))
+    name = tenant.apply(tenant.long_job("recount-lost"))
     wait_for_stored(tenant, name)
     scale = ["scale", "deployment/frazil-worker", "-n", SYSTEM]
     tenant.cluster.kubectl(*scale, "--replicas=0")
@@ -230,13 +196,14 @@ def test_a_recount_that_was_asked_of_nobody_in_a_broker_that_forgot_it_is_asked_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cluster")
 def test_a_store_that_is_down_for_a_minute_is_caught_up_with(tenant, undisturbed):
     """Its process is killed with -9 whenever it comes back, for a minute: connections that were open die with it."""
-    name = tenant.apply(long_job(tenant, "store-down"))
+    name = tenant.apply(tenant.long_job("store-down"))
     wait_for_stored(tenant, name)
     end, there = time.monotonic() + 60, []
     while time.monotonic() < end:
-        for process in processes_of(system_pods(tenant, "minio"), MINIO):
+        for process in tenant.cluster.processes_of(tenant.installation.pods("minio"), MINIO):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         there.append(answers(tenant))
@@ -250,7 +217,8 @@ def test_a_store_that_is_down_for_a_minute_is_caught_up_with(tenant, undisturbed
 
 @pytest.mark.slow
 def test_a_lost_node_takes_no_picture_with_it(tenant, second_node, undisturbed):
-    name = tenant.apply(long_job(tenant, "node-lost", workers={"template": {"nodeSelector": second_node.selector}}))
+    name = tenant.apply(tenant.long_job("node-lost", workers={"template": {"nodeSelector": second_node.selector}}))
     wait_for_stored(tenant, name)
     second_node.lose(tenant, name)
-    ended_alike(tenant, name, undisturbed, seconds=300)
+    status = ended_alike(tenant, name, undisturbed, seconds=300)
+    assert status["jobs"][0]["failed"] == 0, "a disruption was charged"

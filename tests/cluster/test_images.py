@@ -12,6 +12,7 @@ RUN = {
 }
 # What is in an image and what is not: torch only where the GPUs are, clients of store and broker only elsewhere.
 HOLDS = {"operator": ("kopf", "torch"), "worker": ("minio", "torch"), "jobs": ("torch", "minio")}
+TOOLS = "cc gcc g++ clang make pip pip3"  # that no image has: `command -v` of a plain shell looks for one name alone
 LOOK = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None or u.find_spec(sys.argv[2]) is not None)"
 
 
@@ -52,7 +53,7 @@ def test_it_runs_as_nobody_says_what_it_is_and_holds_no_compiler(image, tenant):
                 }
                 for name, given in {
                     "program": command,
-                    "compilers": ["sh", "-c", "! command -v cc gcc g++ clang make pip"],
+                    "tools": ["sh", "-c", f"for tool in {TOOLS}; do if command -v $tool; then exit 1; fi; done"],
                     "packages": ["python", "-c", LOOK, *HOLDS[image]],
                 }.items()
             ],
@@ -71,16 +72,5 @@ def test_it_runs_as_nobody_says_what_it_is_and_holds_no_compiler(image, tenant):
     codes = cluster.until("its containers have ended", ended, seconds=180)
     logs = cluster.kubectl("logs", f"image-{image}", "-n", tenant.namespace, "-c", "program").stdout
     cluster.kubectl("delete", "pod", f"image-{image}", "-n", tenant.namespace, "--wait=false")
-    assert codes == {"program": code, "compilers": 0, "packages": 0}, (codes, logs)
+    assert codes == {"program": code, "tools": 0, "packages": 0}, (codes, logs)
     assert said in logs
-
-
-def test_the_pins_of_each_image_are_those_of_the_whole(pytestconfig):
-    def pins(path) -> set[str]:
-        return {line.split(" ")[0] for line in path.read_text().splitlines() if "==" in line and line[0].isalnum()}
-
-    whole = pins(pytestconfig.rootpath / "requirements.lock")
-    for part in ("operator", "worker", "jobs"):
-        found = pins(pytestconfig.rootpath / "images" / part / "requirements.lock")
-        assert len(found) > 20
-        assert found <= whole, sorted(found - whole)

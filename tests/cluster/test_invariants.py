@@ -6,8 +6,10 @@ import json
 import time
 
 import pytest
+from testcluster.metrics import reconciles, versions, writes
 
 SYSTEM = "frazil-system"
+OPERATOR = "app.kubernetes.io/component=operator"
 
 
 def child(tenant, name: str) -> dict | None:
@@ -16,18 +18,30 @@ def child(tenant, name: str) -> dict | None:
     return found[0] if len(found) == 1 else None
 
 
-def writes(tenant) -> dict[str, float]:
-    """The operator's own count of its writes, by verb and resource."""
-    pods = tenant.cluster.list("pods", namespace=SYSTEM, selector="app.kubernetes.io/component=operator")
-    (pod,) = [one for one in pods if not one["metadata"].get("deletionTimestamp")]
-    path = f"/api/v1/namespaces/{SYSTEM}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
-    found = {}
-    for line in tenant.cluster.kubectl("get", "--raw", path).stdout.splitlines():
-        if line.startswith("frazil_api_writes_total"):
-            labels, value = line.rsplit(" ", 1)
-            if 'resource="lease"' not in labels:
-                found[labels] = float(value)
-    return found
+def settled(tenant, *names: str) -> dict[str, dict]:
+    """The status of jobs once nothing moves in it any more. Rates end by themselves when nothing is made for a minute."""
+
+    def look() -> dict[str, dict]:
+        found = {name: tenant.status(name) for name in names}
+        for status in found.values():
+            for passing in ("imagesPerSecond", "estimatedRemainingSeconds", "lastUpdateTime"):
+                status.get("progress", {}).pop(passing, None)
+        return found
+
+    def still() -> dict[str, dict] | None:
+        before = look()
+        time.sleep(4)
+        return before if look() == before else None
+
+    return dict(tenant.cluster.until(f"{', '.join(names)} stay as they are", still, seconds=90))
+
+
+def restart_operator(tenant, *, jobs: int) -> None:
+    """Another operator, until it has looked at so many jobs."""
+    (old,) = tenant.installation.pods("operator")
+    tenant.cluster.kubectl("delete", "pod", old["metadata"]["name"], "-n", SYSTEM, "--wait=true")
+    tenant.cluster.kubectl("rollout", "status", "deployment/frazil-operator", "-n", SYSTEM, "--timeout=60s")
+    tenant.cluster.until("the new one has looked at the jobs", lambda: reconciles(tenant) >= jobs)
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +54,24 @@ def waiting(tenant):
     tenant.remove(name)
 
 
-def test_1_a_finished_job_whose_child_vanished_makes_nothing_again(tenant, finished):
+@pytest.mark.parametrize("ended", ["finished", "failed"])
+def test_1_a_finished_job_whose_child_vanished_makes_nothing_again(tenant, ended, request):
     """Trainer #2981, #3737."""
-    selector = f"frazil.dev/job-name={finished}"
+    name = request.getfixturevalue(ended)
+    before = tenant.status(name)
+    selector = f"frazil.dev/job-name={name}"
     tenant.cluster.kubectl("delete", "jobs", "-n", tenant.namespace, "-l", selector, "--wait=true")
-    tenant.cluster.kubectl("annotate", "gj", finished, "-n", tenant.namespace, f"touched={time.time()}", "--overwrite")
-    time.sleep(4)
+    looks = reconciles(tenant)
+    tenant.cluster.kubectl("annotate", "gj", name, "-n", tenant.namespace, f"touched={time.time()}", "--overwrite")
+    tenant.cluster.until("the operator has looked at it", lambda: reconciles(tenant) > looks)
+    time.sleep(3)
     assert tenant.cluster.list("jobs", namespace=tenant.namespace, selector=selector) == []
-    assert tenant.status(finished)["phase"] == "Complete"
+    assert tenant.status(name) == before
 
 
 def test_2_deleting_children_does_not_reset_the_count_of_restarts(tenant):
     """Trainer #3779."""
-    job = tenant.small_job("restarts", workers={"nodesPerReplica": 2, "gpusPerNode": 1, "image": "frazil.test/base:2"})
+    job = tenant.small_job("restarts", workers={"nodesPerReplica": 2, "gpusPerNode": 1})
     job["spec"]["failurePolicy"] = {"retriesPerShard": 20, "maxRestarts": 50}
     job["spec"]["workers"]["template"] = {"env": [{"name": "NONE", "value": "1"}]}
     job["spec"]["sampling"] = {**job["spec"]["sampling"], "scheduler": "DDIMScheduler"}
@@ -70,25 +89,45 @@ def test_2_deleting_children_does_not_reset_the_count_of_restarts(tenant):
     assert status["restarts"] >= before
 
 
-def test_3_suspended_and_idle_is_left_in_peace(tenant, waiting):
-    """KubeRay #4416."""
+def test_3_suspended_and_idle_is_left_in_peace(tenant):
+    """KubeRay #4416: asked for again every few seconds, for ever."""
     name = tenant.apply(tenant.job("asleep", suspend=True))
     tenant.until(name, "Suspended")
     time.sleep(2)
-    before = writes(tenant)
-    time.sleep(6)
+    before, looks, there = writes(tenant), reconciles(tenant), versions(tenant, name)
+    time.sleep(7)
     assert writes(tenant) == before
+    assert versions(tenant, name) == there
+    assert reconciles(tenant) - looks <= 1, "more than the resync, which looks at one job in so long"
     tenant.remove(name)
 
 
-def test_4_what_is_heard_in_any_order_gives_the_same_status(tenant, finished):
-    """dask #968: a late handler wrote an old phase over a new one. Here the operator starts anew amid finished jobs and
-    hears of everything at once, children first or last."""
-    before = tenant.status(finished)
-    tenant.cluster.kubectl("delete", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator", "--wait=true")
-    tenant.cluster.kubectl("rollout", "status", "deployment/frazil-operator", "-n", SYSTEM, "--timeout=60s")
-    time.sleep(4)
-    assert tenant.status(finished) == before
+def test_4_what_is_heard_in_any_order_gives_the_same_status(own_cluster, tenant, finished):
+    """dask #968: a late handler wrote an old phase over a new one. Here the operator starts anew, again and again, amid a
+    finished job, shards of which some are done and one waits, and a gang that was restarted and waits: it hears of
+    everything at once, children first or last."""
+    shards = tenant.apply(tenant.job("half-way"))
+    workers = {"nodesPerReplica": 2, "gpusPerNode": 1}
+    gang = tenant.apply(tenant.small_job("restarted", workers=workers, imagesPerPrompt=12))
+    try:
+        tenant.until(gang, "Running", seconds=120)
+        tenant.cluster.until(
+            "a shard is done", lambda: tenant.status(shards)["shards"]["completedCount"] >= 1, seconds=120
+        )
+        own_cluster.gpus(0)
+        rank = tenant.pods(gang)[0]["metadata"]["name"]
+        tenant.cluster.kubectl("delete", "pod", rank, "-n", tenant.namespace, "--grace-period=1", "--wait=false")
+        tenant.cluster.until("the next attempt waits", lambda: tenant.status(gang).get("attempt", 0) == 1, seconds=90)
+        before = settled(tenant, finished, shards, gang)
+        assert [before[name]["phase"] for name in (finished, shards, gang)] == ["Complete", "Running", "Restarting"]
+        assert before[gang]["restarts"] == 1
+        for _ in range(3):
+            restart_operator(tenant, jobs=3)
+            assert settled(tenant, finished, shards, gang) == before
+    finally:
+        own_cluster.gpus(4)
+        tenant.remove(shards)
+        tenant.remove(gang)
 
 
 def test_5_a_job_that_is_gone_is_not_tried_again(tenant):
@@ -96,10 +135,18 @@ def test_5_a_job_that_is_gone_is_not_tried_again(tenant):
     name = tenant.apply(tenant.job("gone", workers={"accelerator": "example.com/none"}))
     tenant.cluster.until("its child is there", lambda: child(tenant, name))
     tenant.remove(name)
+    selector = f"frazil.dev/job-name={name}"
+
+    def left() -> list[dict]:
+        return tenant.cluster.list("jobs,pods", namespace=tenant.namespace, selector=selector)
+
+    tenant.cluster.until("its children are gone", lambda: not left())
     time.sleep(2)
-    before = writes(tenant)
+    before, looks = writes(tenant), reconciles(tenant)
     time.sleep(5)
     assert writes(tenant) == before
+    assert reconciles(tenant) - looks <= 1, "more than the resync, which looks at one job in so long"
+    assert left() == []
 
 
 def test_6_a_job_of_the_same_name_waits_for_the_children_of_the_last(tenant):
@@ -193,6 +240,7 @@ def test_10_with_the_operator_off_a_retained_job_is_deleted_at_once(tenant):
     scale = ["scale", "deployment/frazil-operator", "-n", SYSTEM]
     tenant.cluster.kubectl(*scale, "--replicas=0")
     try:
+        tenant.cluster.kubectl("wait", "--for=delete", "pod", "-n", SYSTEM, "-l", OPERATOR, "--timeout=60s", seconds=70)
         tenant.remove(name)
         assert tenant.cluster.kubectl("get", "gj", name, "-n", tenant.namespace, check=False).returncode
     finally:
@@ -216,13 +264,52 @@ def test_11_gang_scheduling_that_is_not_served_is_a_condition(tenant):
     tenant.remove(name)
 
 
+def test_11_no_pod_of_a_gang_is_bound_until_all_fit(own_cluster, tenant):
+    """There is one GPU, and the gang needs one for each of its two pods. A job of one pod would be placed at once."""
+    cluster = own_cluster
+
+    def bound(name: str) -> list[bool]:
+        return [bool(pod["spec"].get("nodeName")) for pod in tenant.pods(name)]
+
+    cluster.gpus(1)
+    try:
+        gang = tenant.apply(tenant.small_job("whole", workers={"nodesPerReplica": 2, "gpusPerNode": 1}))
+        cluster.until("its pods are there", lambda: len(tenant.pods(gang)) == 2)
+
+        def unschedulable() -> bool:
+            found = {one["type"]: (one["status"], one["reason"]) for one in tenant.status(gang)["conditions"]}
+            return found.get("GangScheduled") == ("False", "Unschedulable")
+
+        cluster.until("the condition says so", unschedulable)
+        single = tenant.small_job("fits", workers={"gpusPerNode": 1}, parallelism={"conditioning": 1})
+        one = tenant.apply(single)
+        cluster.until("one pod has room", lambda: bound(one) == [True])
+        tenant.remove(one)
+        cluster.until("the room is free again", lambda: not tenant.pods(one))
+        for _ in range(10):
+            assert bound(gang) == [False, False]
+            time.sleep(0.5)
+        assert unschedulable()
+        cluster.gpus(2)
+        cluster.until("both are placed", lambda: bound(gang) == [True, True])
+        status = tenant.until(gang, "Running", seconds=120)
+        assert status["scheduling"]["provider"] == "native-v1beta1"
+        assert not unschedulable()
+    finally:
+        cluster.gpus(4)
+        tenant.remove("whole")
+        tenant.remove("fits")
+
+
 def test_12_a_steady_state_is_never_written(tenant, waiting, finished):
     time.sleep(3)
-    before = writes(tenant)
+    before, looks = writes(tenant), reconciles(tenant)
+    there = versions(tenant, waiting, finished)
     for round_ in range(10):
-        tenant.cluster.kubectl(
-            "annotate", "gj", waiting, finished, "-n", tenant.namespace, f"touched={round_}", "--overwrite"
-        )
-        time.sleep(0.3)
+        for name in (waiting, finished):
+            touch = ["annotate", "gj", name, "-n", tenant.namespace, f"touched={round_}", "--overwrite"]
+            there[name] = tenant.cluster.kubectl(*touch, "-o", "jsonpath={.metadata.resourceVersion}").stdout
     time.sleep(3)
+    assert reconciles(tenant) - looks >= 10, "it was hardly looked at"
     assert writes(tenant) == before
+    assert versions(tenant, waiting, finished) == there

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import time
 
@@ -39,9 +38,8 @@ def test_two_hundred_jobs_end_alike_with_the_operator_killed_and_cost_what_is_sa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_soak_of_trouble_loses_nothing_and_makes_nothing_twice(tenant, reference):
+def test_a_soak_of_trouble_loses_nothing_and_makes_nothing_twice(tenant, reference, dice):
     """Jobs one after the other, two at once, while parts of Frazil are killed every few seconds (FRAZIL_SOAK_SECONDS)."""
-    dice = random.Random(4)
     kubectl = tenant.cluster.kubectl
     running: list[str] = []
     done: list[str] = []

@@ -6,6 +6,8 @@ import json
 
 import pytest
 from frazil_command import Frazil
+from testcluster.frazil import TENANTS
+from testcluster.tenant import PROMPTS
 
 
 def test_a_job_from_apply_to_fetched_pictures_is_byte_equal_to_a_local_run(tenant, reference, tmp_path):
@@ -66,18 +68,43 @@ def test_every_pod_of_a_job_is_placed_by_its_gpus_and_holds_no_credential_in_its
         assert not any("serviceaccount" in mount["mountPath"] for mount in compute["volumeMounts"])
 
 
+def child(tenant, name: str) -> dict:
+    """The one Job of a job."""
+    (found,) = tenant.cluster.list("jobs", namespace=tenant.namespace, selector=f"frazil.dev/job-name={name}")
+    return found
+
+
+def environment(pod: dict) -> dict[str, str]:
+    """Of the GPU container."""
+    (compute,) = pod["spec"]["containers"]
+    return {one["name"]: one.get("value", "") for one in compute["env"]}
+
+
 def test_an_upgrade_in_the_middle_of_a_job_does_not_disturb_it(tenant, reference):
-    name = tenant.apply(tenant.job("upgraded"))
+    """The operator is another one afterwards, and one that would make other pods: for jobs to come it does."""
+    release, shards = tenant.installation, 9
+    name = tenant.apply(tenant.job("upgraded", prompts={"inline": PROMPTS * 3, "perShard": 2}))
     tenant.until(name, "Running")
     before = {pod["metadata"]["uid"] for pod in tenant.pods(name)}
-    credentials = tenant.secret("frazil-default-write")
-    tenant.installation.install(tenant.installation.values("team-a", "team-b", operator={"logLevel": "DEBUG"}))
-    assert tenant.secret("frazil-default-write") == credentials
-    tenant.until(name, "Complete")
-    assert tenant.images(name) == reference
+    credentials, job = tenant.secret("frazil-default-write"), child(tenant, name)["metadata"]["uid"]
+    operators = {pod["metadata"]["uid"] for pod in release.pods("operator")}
+    try:
+        release.install(release.values(*TENANTS, jobs={"computeEnv": {"UPGRADED": "1"}}))
+        assert child(tenant, name)["status"].get("succeeded", 0) < shards, "the job was over before the upgrade was"
+        assert not operators & {pod["metadata"]["uid"] for pod in release.pods("operator")}, "nothing was upgraded"
+        assert tenant.secret("frazil-default-write") == credentials
+        after = tenant.apply(tenant.small_job("after-the-upgrade"))
+        (pod,) = tenant.cluster.until("the next job has a pod", lambda: tenant.pods(after))
+        assert environment(pod)["UPGRADED"] == "1"
+        status = tenant.until(name, "Complete", seconds=300)
+    finally:
+        release.install(release.values(*TENANTS))
+    assert (status.get("attempt", 0), child(tenant, name)["metadata"]["uid"]) == (0, job)
+    assert reference.items() <= tenant.images(name).items()
     pods = tenant.pods(name)
     assert before <= {pod["metadata"]["uid"] for pod in pods}
-    assert len(pods) == 3, "a shard was made twice"
+    assert len(pods) == shards, "a shard was made twice"
+    assert not any("UPGRADED" in environment(pod) for pod in pods)
 
 
 @pytest.mark.parametrize("kind", ["generationjobs", "trainingjobs"])

@@ -60,6 +60,7 @@ def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint(tenant, bereft):
     status = tenant.status(bereft, "trainingjob")
     assert status["scheduling"]["provider"] == "native-v1beta1"
     assert status["attempt"] >= 1
+    assert status["restarts"] == status["attempt"], "deleted by a hand, a rank is charged like one that failed"
     assert status["progress"]["step"] == STEPS
     assert status["checkpoint"]["step"] == STEPS
     assert status["checkpoint"]["resumedFromStep"] >= 10
@@ -72,12 +73,11 @@ def test_a_lost_rank_changes_no_weight(tenant, bereft, undisturbed):
 
 
 @pytest.mark.slow
-def test_an_operator_that_is_killed_in_mid_run_changes_nothing(tenant, undisturbed):
+def test_an_operator_that_is_killed_in_mid_run_changes_nothing(tenant, undisturbed, dice):
     name = tenant.apply(small_llama(tenant, "operator-killed-tj", steps=STEPS))
-    selector = ["-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"]
-    for pause in (1, 6, 10):
-        time.sleep(pause)
-        tenant.cluster.kubectl("delete", "pod", "-n", "frazil-system", *selector)
+    for _ in range(4):
+        time.sleep(dice.uniform(0, 8))
+        tenant.installation.kill_operator()
     status = tenant.until(name, "Complete", seconds=400, kind="trainingjob")
     assert (status.get("attempt", 0), status.get("restarts", 0)) == (0, 0)
     assert end_of(tenant, name) == undisturbed
@@ -91,6 +91,8 @@ def test_a_lost_node_costs_the_steps_since_the_checkpoint(tenant, second_node, u
     wait_for_checkpoint(tenant, name)
     second_node.lose(tenant, name)
     status = tenant.until(name, "Complete", seconds=500, kind="trainingjob")
+    assert status["attempt"] >= 1
+    assert status["restarts"] == 0, "a disruption was charged"
     assert status["checkpoint"]["resumedFromStep"] >= 10
     assert end_of(tenant, name) == undisturbed
 

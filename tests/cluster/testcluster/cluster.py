@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import unittest
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ def default_state() -> Path:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster on this machine, described by its state folder; or one of somebody else's, described by `existing`."""
+    """One cluster on this machine, described by its state folder; or somebody else's, described by `existing`."""
 
     state: Path = field(default_factory=default_state)
     existing: Path | None = None
@@ -40,6 +41,20 @@ class Cluster:
     def bin(self) -> Path:
         """The programs."""
         return binaries.folder()
+
+    def program(self, name: str) -> Path:
+        """One of the programs; for somebody else's cluster, where none may have been built, also that of the PATH."""
+        built = self.bin / name
+        if self.existing is None or built.exists():
+            return built
+        if (found := shutil.which(name)) is None:
+            raise binaries.CannotBuild(f"there is no {name} on the PATH, to use the cluster of {self.existing} with")
+        return Path(found)
+
+    def require_ours(self) -> None:
+        """Raises NotOurs where the cluster is somebody else's."""
+        if self.existing is not None:
+            raise NotOurs(f"it changes nodes or kills parts of the cluster, and that of {self.existing} is somebody's")
 
     @property
     def processes(self) -> Processes:
@@ -85,7 +100,7 @@ class Cluster:
         say(f"up: {nodes} node(s) in {time.monotonic() - started:.0f} s; KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
-        """End everything and leave nothing: processes, mounts, network. Also after a crash."""
+        """End everything and leave nothing but the logs: processes, mounts, network. Also after a crash."""
         for number in range(9, -1, -1):
             if self.node(number).folder.exists():
                 self.node(number).stop()
@@ -93,11 +108,25 @@ class Cluster:
             self.processes.stop(name)
         unmount_below(self.state)
         network_down()
+        self.keep_logs()
         shutil.rmtree(self.state, ignore_errors=True)
         say("down")
 
+    @property
+    def kept_logs(self) -> Path:
+        """The logs of the last cluster that was here."""
+        return self.state.with_name(f"{self.state.name}-logs")
+
+    def keep_logs(self) -> None:
+        """Put the logs beside the state, in place of those of the cluster before."""
+        logs = self.state / "logs"
+        if logs.exists():
+            shutil.rmtree(self.kept_logs, ignore_errors=True)
+            logs.rename(self.kept_logs)
+
     def add_node(self, number: int, archives: Sequence[Path] | None = None) -> Node:
         """Start a node and wait until it's ready."""
+        self.require_ours()
         node = self.node(number)
         node.start_containerd()
         present = node.ctr("images", "list", "-q").stdout.split()
@@ -112,6 +141,7 @@ class Cluster:
 
     def gpus(self, count: int, *, node: str = "node-0", resource: str = GPU) -> None:
         """Let a node have so many GPUs that aren't there."""
+        self.require_ours()
         pointer = f"/status/capacity/{resource.replace('/', '~1')}"
         patch = json.dumps([{"op": "add", "path": pointer, "value": str(count)}])
         self.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", patch)
@@ -169,7 +199,7 @@ class Cluster:
         self, *arguments: str | Path, stdin: str | None = None, check: bool = True, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl against this cluster."""
-        command = [str(self.bin / "kubectl"), "--kubeconfig", str(self.kubeconfig), *map(str, arguments)]
+        command = [str(self.program("kubectl")), "--kubeconfig", str(self.kubeconfig), *map(str, arguments)]
         ended = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds)
         if check and ended.returncode:
             raise KubectlFailed(f"{' '.join(map(str, arguments))}: {ended.stderr.strip()}")
@@ -180,7 +210,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run Helm against this cluster."""
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        command = [str(self.bin / "helm"), *map(str, arguments)]
+        command = [str(self.program("helm")), *map(str, arguments)]
         ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds)
         if check and ended.returncode:
             raise KubectlFailed(f"helm {' '.join(map(str, arguments))}: {ended.stderr.strip()[-3000:]}")
@@ -218,6 +248,7 @@ class Cluster:
 
     def restart_apiserver(self) -> None:
         """The API server is killed and comes back."""
+        self.require_ours()
         self.processes.kill("kube-apiserver")
 
         def back() -> bool:
@@ -232,11 +263,28 @@ class Cluster:
 
     def logs(self, *, lines: int = 40) -> str:
         """The last lines of every process, for who wonders what went wrong."""
-        parts = []
-        for path in sorted((self.state / "logs").glob("*.log")):
-            tail = path.read_text(errors="replace").splitlines()[-lines:]
-            parts.append(f"==> {path.name}\n" + "\n".join(tail))
-        return "\n".join(parts)
+        return "\n".join(f"==> {name}\n{end}" for name, end in self.processes.log_ends(lines=lines).items())
+
+    def processes_of(self, pods: Sequence[Mapping[str, Any]], word: str) -> list[int]:
+        """Processes of this machine in containers of these pods that have a word (a module, a program) in their command."""
+        self.require_ours()
+        containers = {
+            status["containerID"].rpartition("/")[2]
+            for pod in pods
+            for kind in ("containerStatuses", "initContainerStatuses")
+            for status in pod["status"].get(kind, ())
+            if status.get("containerID")
+        }
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdecimal() and word in (entry / "cmdline").read_text().split("\0"):
+                    cgroup = (entry / "cgroup").read_text()
+                    if any(container in cgroup for container in containers):
+                        found.append(int(entry.name))
+            except OSError:
+                continue
+        return sorted(found)
 
     def is_ready(self, name: str) -> bool:
         """Whether a node is."""
@@ -268,19 +316,19 @@ class Cluster:
 
     def _proxy(self) -> None:
         config = self.state / "kube-proxy.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-                    "kind": "KubeProxyConfiguration",
-                    "mode": "nftables",
-                    "clientConnection": {"kubeconfig": str(self.kubeconfig)},
-                    "conntrack": {"maxPerCore": 0, "min": 0},
-                    "healthzBindAddress": "127.0.0.1:10256",
-                    "metricsBindAddress": "127.0.0.1:10249",
-                }
-            )
+        text = json.dumps(
+            {
+                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+                "kind": "KubeProxyConfiguration",
+                "mode": "nftables",
+                "clientConnection": {"kubeconfig": str(self.kubeconfig)},
+                "conntrack": {"maxPerCore": 0, "min": 0},
+                "healthzBindAddress": "127.0.0.1:10256",
+                "metricsBindAddress": "127.0.0.1:10249",
+            }
         )
+        if not config.exists() or config.read_text() != text:  # written again, it would end the proxy that runs by it
+            config.write_text(text)
         self.processes.start(
             "kube-proxy", [self.bin / "kube-proxy", f"--config={config}", "--hostname-override=node-0"]
         )
@@ -288,6 +336,10 @@ class Cluster:
 
 class KubectlFailed(Exception):
     """kubectl or Helm said no."""
+
+
+class NotOurs(unittest.SkipTest):
+    """The cluster is somebody else's: it's only used. The test that asked for more is skipped, with these words."""
 
 
 def network_up() -> None:
@@ -335,4 +387,14 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=30)
 
 
-__all__ = ["ADDRESS", "CLAIM", "FIRST_SERVICE", "GPU", "SERVICE_NETWORK", "Cluster", "KubectlFailed", "default_state"]
+__all__ = [
+    "ADDRESS",
+    "CLAIM",
+    "FIRST_SERVICE",
+    "GPU",
+    "SERVICE_NETWORK",
+    "Cluster",
+    "KubectlFailed",
+    "NotOurs",
+    "default_state",
+]

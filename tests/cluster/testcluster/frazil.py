@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -78,8 +80,8 @@ class Installation:
         given = {"tenants": list(tenants), "images": json.loads(os.environ.get("FRAZIL_TEST_IMAGES") or "{}")}
         return merged(given, more)
 
-    def install(self, values: Mapping[str, Any], *, wait: bool = True) -> None:
-        """Install or upgrade; namespaces are made, all of them `restricted`."""
+    def install(self, values: Mapping[str, Any], *, wait: bool = True, force: bool = False) -> None:
+        """Install or upgrade, with `force` over what others have changed; namespaces are made, all of them `restricted`."""
         started = time.monotonic()
         for name in (self.namespace, *values["tenants"]):
             self.cluster.namespace(name)
@@ -87,15 +89,33 @@ class Installation:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(values, file)
             file.flush()
-            waiting = ["--wait", "--timeout", "5m"] if wait else []
+            options = [*(["--wait", "--timeout", "5m"] if wait else []), *(["--force-conflicts"] if force else [])]
             self.cluster.helm(
-                "upgrade", "--install", self.release, CHART, "-n", self.namespace, "-f", file.name, *waiting
+                "upgrade", "--install", self.release, CHART, "-n", self.namespace, "-f", file.name, *options
             )
         say(f"installed in {time.monotonic() - started:.0f} s")
 
     def uninstall(self) -> None:
         """Remove the release."""
         self.cluster.helm("uninstall", self.release, "-n", self.namespace, "--wait", check=False)
+
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """The release's own pods of a component, without those on their way out."""
+        selector = f"app.kubernetes.io/component={component}"
+        found = self.cluster.list("pods", namespace=self.namespace, selector=selector)
+        return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+    def kill_operator(self) -> None:
+        """kill -9 of the operator, as soon as there is one. On a cluster whose processes can't be reached, by its pod."""
+        if self.cluster.existing is not None:
+            which = ["-n", self.namespace, "-l", "app.kubernetes.io/component=operator"]
+            self.cluster.kubectl("delete", "pod", *which, "--grace-period=0", "--force")
+            return
+        for process in self.cluster.until(
+            "the operator runs", lambda: self.cluster.processes_of(self.pods("operator"), "frazil_operator")
+        ):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def logs(self, *, lines: int = 60) -> str:
         """The last words of every pod of the release."""

@@ -140,6 +140,7 @@ state = "{self.folder / "run"}"
             "syncFrequency": "10s",
             "fileCheckFrequency": "1h",
             "shutdownGracePeriod": "0s",
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},  # tests kill on purpose, and wait for the next
         }
         path = self.folder / "kubelet.json"
         path.write_text(json.dumps(config))

@@ -42,6 +42,19 @@ class Processes:
         """Where a program writes to."""
         return self.state / "logs" / f"{name}.log"
 
+    def log_sizes(self) -> dict[str, int]:
+        """How much each program has written so far, in bytes."""
+        return {path.stem: path.stat().st_size for path in self.state.glob("logs/*.log")}
+
+    def log_ends(self, *, lines: int, since: Mapping[str, int] | None = None) -> dict[str, str]:
+        """The last lines of each program that has written any; with `since` (log_sizes), of what it wrote after that."""
+        ends = {}
+        for path in sorted(self.state.glob("logs/*.log")):
+            with path.open("rb") as file:
+                file.seek((since or {}).get(path.stem, 0))
+                ends[path.stem] = "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return {name: end for name, end in ends.items() if end}
+
     def names(self) -> list[str]:
         """All that were started and not stopped."""
         return sorted(path.stem for path in (self.state / "pids").glob("*.json"))

@@ -114,6 +114,10 @@ class Tenant:
         """A job of 2 pictures in one shard."""
         return self.job(name, **{"prompts": {"inline": PROMPTS[:2], "perShard": 2}, **spec})
 
+    def long_job(self, name: str, **spec: Any) -> dict[str, Any]:
+        """A job of 12 pictures in two shards that take some seconds each, so that something can happen in between."""
+        return self.job(name, **{"imagesPerPrompt": 3, "prompts": {"inline": PROMPTS[:4], "perShard": 2}, **spec})
+
     def read(self, key: str) -> bytes:
         """A file of the store. This machine is busy, so one time-out is none."""
         found: bytes = self.cluster.until(f"{key} can be read", lambda: self._patiently(self.store.get_bytes, key))
