@@ -7,6 +7,7 @@ import time
 
 import pytest
 from testcluster.metrics import reconciles, versions, writes
+from testcluster.tenant import PROMPTS
 
 SYSTEM = "frazil-system"
 OPERATOR = "app.kubernetes.io/component=operator"
@@ -106,14 +107,15 @@ def test_4_what_is_heard_in_any_order_gives_the_same_status(own_cluster, tenant,
     """dask #968: a late handler wrote an old phase over a new one. Here the operator starts anew, again and again, amid a
     finished job, shards of which some are done and one waits, and a gang that was restarted and waits: it hears of
     everything at once, children first or last."""
-    shards = tenant.apply(tenant.job("half-way"))
+    shards = tenant.apply(tenant.job("half-way", prompts={"inline": PROMPTS * 3, "perShard": 2}))
     workers = {"nodesPerReplica": 2, "gpusPerNode": 1}
-    gang = tenant.apply(tenant.small_job("restarted", workers=workers, imagesPerPrompt=12))
+    gang = "restarted"
     try:
-        tenant.until(gang, "Running", seconds=120)
         tenant.cluster.until(
             "a shard is done", lambda: tenant.status(shards)["shards"]["completedCount"] >= 1, seconds=120
         )
+        tenant.apply(tenant.small_job(gang, workers=workers, imagesPerPrompt=12, sampling={"steps": 1000}))
+        tenant.until(gang, "Running", seconds=120)
         own_cluster.gpus(0)
         rank = tenant.pods(gang)[0]["metadata"]["name"]
         tenant.cluster.kubectl("delete", "pod", rank, "-n", tenant.namespace, "--grace-period=1", "--wait=false")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+import pytest
 from minio import Minio
 from testcluster.metrics import reconciles
 
@@ -59,6 +60,7 @@ def test_suspended_in_mid_run_it_gives_its_pods_back_and_ends_alike(tenant, undi
     assert status["jobs"][0]["failed"] == 0
 
 
+@pytest.mark.slow
 def test_scaled_up_and_down_in_mid_run_it_ends_alike(tenant, reference):
     name = tenant.apply(tenant.job("scales"))
     tenant.until(name, "Running")

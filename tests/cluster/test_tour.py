@@ -82,8 +82,8 @@ def environment(pod: dict) -> dict[str, str]:
 
 def test_an_upgrade_in_the_middle_of_a_job_does_not_disturb_it(tenant, reference):
     """The operator is another one afterwards, and one that would make other pods: for jobs to come it does."""
-    release, shards = tenant.installation, 9
-    name = tenant.apply(tenant.job("upgraded", prompts={"inline": PROMPTS * 3, "perShard": 2}))
+    release, shards = tenant.installation, 5
+    name = tenant.apply(tenant.job("upgraded", prompts={"inline": [*PROMPTS, *PROMPTS[:4]], "perShard": 2}))
     tenant.until(name, "Running")
     before = {pod["metadata"]["uid"] for pod in tenant.pods(name)}
     credentials, job = tenant.secret("frazil-default-write"), child(tenant, name)["metadata"]["uid"]

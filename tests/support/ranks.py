@@ -72,7 +72,9 @@ class RankPool:
             ready = wait(missing, timeout=max(0.0, deadline - monotonic()))
             if not ready:
                 self.stop()
-                raise TimeoutError(f"{function} did not end on {len(missing)} of {self.size} ranks in {timeout} s")
+                raise TimeoutError(
+                    f"{function} did not end on {len(missing)} of {self.size} ranks in {timeout} s; the others: {answers}"
+                )
             for connection in ready:
                 answers[self._connections.index(connection)] = _receive(connection)
         ordered = [answers[rank] for rank in range(self.size)]

@@ -70,7 +70,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("cuts", [(7,), pytest.param(tuple(PHASES), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", [(7,), tuple(PHASES)], ids=str)
 def test_a_run_killed_in_any_phase_ends_with_the_same_bits(cuts, undisturbed, tmp_path):
     folder = make(tmp_path / "killed")
     for number, cut in enumerate(cuts):

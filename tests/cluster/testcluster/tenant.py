@@ -115,8 +115,8 @@ class Tenant:
         return self.job(name, **{"prompts": {"inline": PROMPTS[:2], "perShard": 2}, **spec})
 
     def long_job(self, name: str, **spec: Any) -> dict[str, Any]:
-        """A job of 12 pictures in two shards that take some seconds each, so that something can happen in between."""
-        return self.job(name, **{"imagesPerPrompt": 3, "prompts": {"inline": PROMPTS[:4], "perShard": 2}, **spec})
+        """A job of 24 pictures in two shards that take some seconds each, so that something can happen in between."""
+        return self.job(name, **{"imagesPerPrompt": 6, "prompts": {"inline": PROMPTS[:4], "perShard": 2}, **spec})
 
     def read(self, key: str) -> bytes:
         """A file of the store. This machine is busy, so one time-out is none."""
