@@ -37,6 +37,12 @@ def settled(tenant, *names: str) -> dict[str, dict]:
     return dict(tenant.cluster.until(f"{', '.join(names)} stay as they are", still, seconds=90))
 
 
+def placed(tenant, *names: str) -> list[bool]:
+    """Whether each pod of jobs that has not ended has a node."""
+    pods = [pod for name in names for pod in tenant.pods(name)]
+    return [bool(pod["spec"].get("nodeName")) for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
+
+
 def restart_operator(tenant, *, jobs: int) -> None:
     """Another operator, until it has looked at so many jobs."""
     (old,) = tenant.installation.pods("operator")
@@ -120,6 +126,7 @@ def test_4_what_is_heard_in_any_order_gives_the_same_status(own_cluster, tenant,
         rank = tenant.pods(gang)[0]["metadata"]["name"]
         tenant.cluster.kubectl("delete", "pod", rank, "-n", tenant.namespace, "--grace-period=1", "--wait=false")
         tenant.cluster.until("the next attempt waits", lambda: tenant.status(gang).get("attempt", 0) == 1, seconds=90)
+        tenant.cluster.until("the next shard waits", lambda: placed(tenant, shards, gang) == [False] * 3, seconds=90)
         before = settled(tenant, finished, shards, gang)
         assert [before[name]["phase"] for name in (finished, shards, gang)] == ["Complete", "Running", "Restarting"]
         assert before[gang]["restarts"] == 1
@@ -270,9 +277,6 @@ def test_11_no_pod_of_a_gang_is_bound_until_all_fit(own_cluster, tenant):
     """There is one GPU, and the gang needs one for each of its two pods. A job of one pod would be placed at once."""
     cluster = own_cluster
 
-    def bound(name: str) -> list[bool]:
-        return [bool(pod["spec"].get("nodeName")) for pod in tenant.pods(name)]
-
     cluster.gpus(1)
     try:
         gang = tenant.apply(tenant.small_job("whole", workers={"nodesPerReplica": 2, "gpusPerNode": 1}))
@@ -285,15 +289,15 @@ def test_11_no_pod_of_a_gang_is_bound_until_all_fit(own_cluster, tenant):
         cluster.until("the condition says so", unschedulable)
         single = tenant.small_job("fits", workers={"gpusPerNode": 1}, parallelism={"conditioning": 1})
         one = tenant.apply(single)
-        cluster.until("one pod has room", lambda: bound(one) == [True])
+        cluster.until("one pod has room", lambda: placed(tenant, one) == [True])
         tenant.remove(one)
         cluster.until("the room is free again", lambda: not tenant.pods(one))
         for _ in range(10):
-            assert bound(gang) == [False, False]
+            assert placed(tenant, gang) == [False, False]
             time.sleep(0.5)
         assert unschedulable()
         cluster.gpus(2)
-        cluster.until("both are placed", lambda: bound(gang) == [True, True])
+        cluster.until("both are placed", lambda: placed(tenant, gang) == [True, True])
         status = tenant.until(gang, "Running", seconds=120)
         assert status["scheduling"]["provider"] == "native-v1beta1"
         assert not unschedulable()
