@@ -130,7 +130,7 @@ def test_4_what_is_heard_in_any_order_gives_the_same_status(own_cluster, tenant,
         before = settled(tenant, finished, shards, gang)
         assert [before[name]["phase"] for name in (finished, shards, gang)] == ["Complete", "Running", "Restarting"]
         assert before[gang]["restarts"] == 1
-        for _ in range(3):
+        for _ in range(2):
             restart_operator(tenant, jobs=3)
             assert settled(tenant, finished, shards, gang) == before
     finally:
