@@ -136,7 +136,7 @@ def _cost(job: GenerationJob, folder: Path, checked: Checked, denoiser: Any, cou
     from frazil_jobs.generation.stages.units import Uncuttable
 
     asked, steps = job.spec.parallelism, job.spec.sampling.steps or DEFAULT_STEPS
-    world = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence).world
+    world = RankGrid.of(asked).world
     assert checked.guidance is not None
     assert checked.call is not None
     shares = None

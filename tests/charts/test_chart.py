@@ -240,13 +240,18 @@ def test_a_user_of_an_external_redis_is_one_namespaces_alone(helm, control, firs
     assert f"which is that of {whose}" in ended.stderr
 
 
-def test_a_missing_url_is_told_with_the_acl_that_the_bundled_redis_gives(helm):
-    (users,) = [
+def acl(helm, tenant: str, users: str) -> list[tuple[str, str]]:
+    """Users of a tenant's bundled Redis whose names match, each with what it may do."""
+    (lines,) = [
         one["stringData"]["users.acl"]
-        for one in helm.objects({"tenants": ["team-b"]})
+        for one in helm.objects({"tenants": [tenant]})
         if one["metadata"]["name"] == "frazil-redis" and "users.acl" in one.get("stringData", {})
     ]
-    (rights,) = re.findall(r"user tenant-team-b on >\S+ (.+)", users)
+    return re.findall(rf"user ({users}) on >\S+ (.+)", lines)
+
+
+def test_a_missing_url_is_told_with_the_acl_that_the_bundled_redis_gives(helm):
+    ((_, rights),) = acl(helm, "team-b", "tenant-team-b")
     ended = helm.template(redis_of_others("redis://c:w@r/0", team_a="redis://a:w@r/0"))
     assert ended.returncode != 0, "it was rendered"
     assert "redis.externalTenantUrls.team-b is needed" in ended.stderr
@@ -254,14 +259,8 @@ def test_a_missing_url_is_told_with_the_acl_that_the_bundled_redis_gives(helm):
 
 
 def test_the_acl_of_the_documents_is_that_of_the_bundled_redis(helm):
-    (users,) = [
-        one["stringData"]["users.acl"]
-        for one in helm.objects({"tenants": ["team-a"]})
-        if one["metadata"]["name"] == "frazil-redis" and "users.acl" in one.get("stringData", {})
-    ]
-    given = dict(re.findall(r"user (control|tenant-team-a) on >\S+ (.+)", users))
     said = dict(re.findall(r"ACL SETUSER (\S+) on >\S+ (.+)", (CHART.parent / "docs/operations.md").read_text()))
-    assert said == given
+    assert said == dict(acl(helm, "team-a", "control|tenant-team-a"))
 
 
 def test_crds_are_kept_when_it_is_uninstalled(helm):

@@ -48,15 +48,14 @@ def _counted(pipe: Any, subject: Subject, setting: Setting) -> Shares | None:
 
     from frazil_jobs.generation.costs import modes
     from frazil_jobs.generation.costs.counting import count
-    from frazil_jobs.generation.stages.units import Uncuttable
+    from frazil_jobs.generation.stages.units import Uncuttable, structure_of
 
     mode = runs.mode_of(pipe, subject, setting)
     if mode.runs == "Exact":
         return None
 
     denoiser, branch = _first_branch(pipe, subject)
-    with torch.device("meta"):
-        twin = type(denoiser).from_config(dict(denoiser.config)).eval()
+    twin = structure_of(type(denoiser), denoiser.config)
     on_meta = tree_map(lambda value: value.to("meta") if isinstance(value, torch.Tensor) else value, branch)
     try:
         return modes.shares_of(denoiser, count(twin, **on_meta), stages=max(2, mode.stages))

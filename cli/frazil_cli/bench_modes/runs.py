@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from frazil_cli.bench_modes.settings import Setting
 from frazil_cli.bench_modes.subject import Subject
+from frazil_jobs.generation.rank_grid import RankGrid
 
 if TYPE_CHECKING:
     from frazil_jobs.generation.branches import BranchSplit
     from frazil_jobs.generation.groups import RankGroups
     from frazil_jobs.generation.guidance import FolderConfigs
     from frazil_jobs.generation.modes.asked import AskedMode
-    from frazil_jobs.generation.rank_grid import RankGrid
 
 
 def configs_of(subject: Subject) -> FolderConfigs:
@@ -33,7 +33,7 @@ def mode_of(pipe: Any, subject: Subject, setting: Setting) -> AskedMode:
     arguments = subject.arguments(pipe, subject.prompts[:1], [0])
     return asked_mode(
         setting.parallelism,
-        _grid(setting),
+        RankGrid.of(setting.parallelism),
         guidance_of_call(type(pipe), arguments, configs_of(subject)),
         scheduler=(type(pipe.scheduler), pipe.scheduler.config),
         steps=subject.steps,
@@ -41,18 +41,11 @@ def mode_of(pipe: Any, subject: Subject, setting: Setting) -> AskedMode:
     )
 
 
-def _grid(setting: Setting) -> RankGrid:
-    from frazil_jobs.generation.rank_grid import RankGrid
-
-    asked = setting.parallelism
-    return RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
-
-
 def branches_shared(setting: Setting) -> int:
     """Ranks that share the branches of a whole step. Raises BadConfiguration."""
     from frazil_jobs.generation.modes.asked import acting_grid
 
-    return acting_grid(setting.parallelism, _grid(setting)).conditioning
+    return acting_grid(setting.parallelism, RankGrid.of(setting.parallelism)).conditioning
 
 
 @contextmanager

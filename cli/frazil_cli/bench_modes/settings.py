@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from frazil_jobs.api.parallelism import Parallelism
 from frazil_jobs.api.rules import violations
 from frazil_jobs.base.exits import BadConfiguration
+from frazil_jobs.generation.rank_grid import RankGrid
 
 MODES = ("Exact", "Hybrid", "Guided")
 _OWN = ("conditioning", "pipeline")
@@ -34,7 +35,7 @@ class Setting:
     @property
     def ranks(self) -> int:
         """Ranks that it runs on."""
-        return self.parallelism.conditioning * self.parallelism.pipeline * self.parallelism.sequence
+        return RankGrid.of(self.parallelism).world
 
     @property
     def detail(self) -> str:

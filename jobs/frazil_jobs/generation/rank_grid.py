@@ -14,6 +14,7 @@ from frazil_jobs.base.exits import BadConfiguration
 
 if TYPE_CHECKING:
     from frazil_jobs.api.generationjob import GenerationJob
+    from frazil_jobs.api.parallelism import Parallelism
     from frazil_jobs.generation.guidance import Guidance
 
 CONDITIONING_FIELD = "spec.parallelism.conditioning"
@@ -37,6 +38,11 @@ class RankGrid:
     conditioning: int = 1
     pipeline: int = 1
     sequence: int = 1
+
+    @classmethod
+    def of(cls, asked: Parallelism) -> RankGrid:
+        """The grid that a job asks for."""
+        return cls(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
 
     @property
     def world(self) -> int:
@@ -82,7 +88,7 @@ def grid_for(job: GenerationJob, guidance: Guidance, ranks: int) -> RankGrid:
     smaller than `ranks`, and only its ranks are started. Raises BadConfiguration, before any weight is read.
     """
     asked = job.spec.parallelism
-    grid = RankGrid(conditioning=asked.conditioning, pipeline=asked.pipeline, sequence=asked.sequence)
+    grid = RankGrid.of(asked)
     if grid.sequence > 1 and (grid.pipeline > 1 or asked.mode == "Hybrid"):
         raise BadConfiguration(
             f"the stages of mode {asked.mode} can't share their tokens among {grid.sequence} ranks",

@@ -73,11 +73,12 @@ def stay_refused(draft: Draft, job: Job, children: list[Object]) -> bool:
     return bool(words)
 
 
-def mend(draft: Draft, job: Job, owner: Owner, *, attempt: int) -> None:
-    """Look for what the pods of a child are given, where one of them waits for something: somebody may have deleted it, and
-    the pod would wait for ever. While pods run nothing is looked for: they have what they need."""
+def mend(draft: Draft, job: Job, owner: Owner, *, attempt: int, anew: bool = False) -> None:
+    """Look for what the pods of a child are given, where others are made (`anew`) or one of them waits for something:
+    somebody may have deleted it, and the pod would wait for ever. While pods run nothing is looked for: they have what they
+    need."""
     idle = [since for pod in draft.observed.of("pod") if (since := kids.idle_since(pod)) is not None]
-    if any((draft.now - since).total_seconds() >= _IDLE_SECONDS for since in idle):
+    if anew or any((draft.now - since).total_seconds() >= _IDLE_SECONDS for since in idle):
         draft.ensures += companions(job, owner, attempt=attempt)
 
 

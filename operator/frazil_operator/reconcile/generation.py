@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from frazil_jobs.api import conditions as c
 from frazil_jobs.api.generationjob import GenerationJob
-from frazil_operator.build.children import companions, gang_job
+from frazil_operator.build.children import gang_job
 from frazil_operator.build.labels import Owner, attempt_of
 from frazil_operator.gang.placement import place_gang
 from frazil_operator.reconcile import children as kids
@@ -170,7 +170,7 @@ def _gangs(draft: Draft, job: GenerationJob, owner: Owner, pin: Mapping[str, Any
         _all_ready(draft)
         outputs.finalize(draft, job, owner, pin, failed_shards=ranges.count(failed))
         return
-    mend(draft, job, owner, attempt=0)
+    mend(draft, job, owner, attempt=0, anew=bool(units))  # all gangs share what the first one's pods were given
     made = _make_gangs(draft, job, owner, pin, settings, units=units, broken=broken)
     waiting_gangs = [gang.job for unit, (gang, _) in broken.items() if unit not in units]
     tell_jobs(draft, [*waiting_gangs, *children, *made])
@@ -195,11 +195,9 @@ def _make_gangs(
     units: list[int],
     broken: Mapping[int, tuple[gangs.Gang, bool]],
 ) -> list[Object]:
-    """A gang for each of `units`; what it replaces is charged to it. All share what the first one's pods were given."""
+    """A gang for each of `units`; what it replaces is charged to it."""
     attempt, restarts = int(draft.fields["attempt"]), int(draft.fields["restarts"])
     provider = draft.observed.gang.provider if job.spec.scheduling.gang != "None" else "none"
-    if units:
-        draft.ensures += companions(job, owner, attempt=0)
     made: list[Object] = []
     for unit in units:
         tries, restarted = 0, ""
