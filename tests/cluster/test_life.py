@@ -36,6 +36,7 @@ def stored(tenant, name: str) -> dict[str, datetime]:
     return {one.object_name: one.last_modified for one in found}
 
 
+@pytest.mark.slow
 def test_suspended_in_mid_run_it_gives_its_pods_back_and_ends_alike(tenant, undisturbed):
     name = tenant.apply(tenant.long_job("pauses"))
 

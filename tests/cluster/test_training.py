@@ -56,6 +56,7 @@ def bereft(tenant) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_gang_that_loses_a_rank_goes_on_from_its_checkpoint(tenant, bereft):
     status = tenant.status(bereft, "trainingjob")
     assert status["scheduling"]["provider"] == "native-v1beta1"

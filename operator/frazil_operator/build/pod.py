@@ -220,7 +220,7 @@ def _container(name: str, image: str, module: str, *, settings: Settings) -> dic
         "name": name,
         "image": image,
         "imagePullPolicy": settings.images.pull_policy,
-        "command": [claim.python if claim else "python", "-m", module],
+        "command": [claim.python if claim else "python", "-m", "frazil_jobs.base.entry", module],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -39,6 +39,9 @@ log = get_logger(__name__)
 _CRD_SECONDS: Final = 5.0
 _DISCOVERY_SECONDS: Final = 60.0
 _REDIS_SECONDS: Final = 5.0
+_COUNT_SECONDS: Final = 15.0
+_SPREAD: Final = 0.8
+"""Of the time between two looks at a job: how much of it the looks at all jobs are spread over."""
 
 
 class Operator:
@@ -155,6 +158,7 @@ class Operator:
             "progress": board.run(),
             "discovery": until_served_otherwise(kube, begun),
             "resync": self._resync(known),
+            "counting": self._count(known),
             "lease": lease.hold(),
             "watchdog": watchdog.run(),
             **{f"worker {number}": self._work(known, caught_up, health) for number in range(settings.workers)},
@@ -186,19 +190,28 @@ class Operator:
         health.working = True
         await Worker(known).run()
 
-    async def _resync(self, known: Known) -> None:
-        """Look at every job once in a while, spread over the time, and count them."""
+    @staticmethod
+    async def _resync(known: Known) -> None:
+        """Look at every job once in a while, spread over the time."""
+        seconds = known.settings.resync_seconds
         while True:
             started = time.monotonic()
             keys = known.state.all_keys()
-            count_jobs(known, keys)
-            pause = min(10.0, 0.8 * known.settings.resync_seconds / max(1, len(keys)))
             for key in keys:
                 if known.state.job(key) is not None and known.state.phase(key) not in FINAL:
                     known.queue.add(key)
-                    await asyncio.sleep(pause)
-            rest = known.settings.resync_seconds - (time.monotonic() - started)
-            await asyncio.sleep(max(0.05, min(rest, 15.0)))
+                    await asyncio.sleep(_SPREAD * seconds / len(keys))
+            await asyncio.sleep(max(0.05, seconds - (time.monotonic() - started)))
+
+    @staticmethod
+    async def _count(known: Known) -> None:
+        """Keep the gauge of jobs by kind and phase."""
+        while True:
+            counts = Counter((key.kind, known.state.phase(key) or "New") for key in known.state.all_keys())
+            known.metrics.jobs.clear()
+            for (kind, phase), count in counts.items():
+                known.metrics.jobs.labels(kind=kind, phase=phase).set(count)
+            await asyncio.sleep(_COUNT_SECONDS)
 
 
 async def until_served_otherwise(kube: Kube, begun: Served) -> None:
@@ -223,14 +236,6 @@ async def until_served_otherwise(kube: Kube, begun: Served) -> None:
             )
             return
         last = found
-
-
-def count_jobs(known: Known, keys: list[Key]) -> None:
-    """Set the gauge of jobs by kind and phase."""
-    counts = Counter((key.kind, known.state.phase(key) or "New") for key in keys)
-    known.metrics.jobs.clear()
-    for (kind, phase), count in counts.items():
-        known.metrics.jobs.labels(kind=kind, phase=phase).set(count)
 
 
 def run(settings: Settings, *, broker: str, port: int) -> int:

@@ -78,8 +78,11 @@ def mend(draft: Draft, job: Job, owner: Owner, *, attempt: int, anew: bool = Fal
     somebody may have deleted it, and the pod would wait for ever. While pods run nothing is looked for: they have what they
     need."""
     idle = [since for pod in draft.observed.of("pod") if (since := kids.idle_since(pod)) is not None]
-    if anew or any((draft.now - since).total_seconds() >= _IDLE_SECONDS for since in idle):
+    left = [_IDLE_SECONDS - (draft.now - since).total_seconds() for since in idle]
+    if anew or any(seconds <= 0 for seconds in left):
         draft.ensures += companions(job, owner, attempt=attempt)
+    if left:
+        draft.again(min(seconds if seconds > 0 else _IDLE_SECONDS for seconds in left))
 
 
 def gang_condition(draft: Draft, job: Job) -> None:
@@ -132,14 +135,37 @@ def tell_jobs(draft: Draft, children: Sequence[Object], *, keep: bool = False) -
     names = {child["metadata"]["name"] for child in children}
     before = [told for told in draft.fields.get("jobs") or () if keep and told["name"] not in names]
     gone = [{**told, "active": 0} for told in before]
-    found = [
-        {
-            "name": child["metadata"]["name"],
-            "attempt": attempt_of(child),
-            "active": kids.active(child),
-            "succeeded": kids.succeeded(child),
-            "failed": kids.failures(child),
+    draft.fields["jobs"] = [*gone, *map(_told, children)][-_MOST_JOBS:]
+
+
+def tell_last(draft: Draft, job: Job, children: Sequence[Object]) -> bool:
+    """Count how the last pods of a finished job end; whether that is new. Jobs that are all gone stay as they were told."""
+    if not children:
+        return False
+    found = {child["metadata"]["name"]: child for child in children}
+    before = {name: draft.fields[name] for name in ("jobs", "workers") if draft.fields.get(name)}
+    after: dict[str, Any] = {}
+    if "jobs" in before:
+        after["jobs"] = [
+            _told(found[told["name"]]) if told["name"] in found else {**told, "active": 0} for told in before["jobs"]
+        ]
+    if "workers" in before:
+        nodes = job.spec.workers.nodes_per_replica
+        alone = job.kind == "GenerationJob" and nodes == 1  # one Job has all replicas, each a pod; a gang is a Job
+        after["workers"] = {
+            **before["workers"],
+            "active": sum(kids.active(child) if alone else kids.active(child) > 0 for child in children),
+            "ready": sum(kids.ready(child) if alone else kids.ready(child) >= nodes for child in children),
         }
-        for child in children
-    ]
-    draft.fields["jobs"] = [*gone, *found][-_MOST_JOBS:]
+    draft.fields |= after
+    return after != before
+
+
+def _told(child: Object) -> dict[str, Any]:
+    return {
+        "name": child["metadata"]["name"],
+        "attempt": attempt_of(child),
+        "active": kids.active(child),
+        "succeeded": kids.succeeded(child),
+        "failed": kids.failures(child),
+    }

@@ -17,6 +17,7 @@ from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile import deadlines, gangs
 from frazil_operator.reconcile.admission import refusal
+from frazil_operator.reconcile.common import tell_last
 from frazil_operator.reconcile.deletion import finalizers_differ, take_leave, wanted_finalizers
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.generation import reconcile_generation
@@ -71,13 +72,21 @@ def read_job(body: Mapping[str, Any]) -> tuple[Job | None, str]:
 
 
 def _finished(draft: Draft, job: Job | None, settings: Settings) -> Plan:
-    """A finished job stays as it is: its children may vanish, be deleted or run on, and nothing is made again."""
+    """A finished job stays as it is: its children may vanish, be deleted or run on, and nothing is made again. Only how
+    their last pods end is still counted."""
     if job is None:
         return Plan()
     children = [child for child in draft.observed.of("job") if not child["metadata"].get("deletionTimestamp")]
     hold(draft, job, children)
     gangs.sweep_groups(draft, [])
     release_lost(draft, settings)
+    counted = tell_last(draft, job, children)
     over = deadlines.over(draft, job)
     plan = draft.plan()
-    return Plan(patch=plan.patch, delete=plan.delete, requeue_after=plan.requeue_after, delete_job=over)
+    return Plan(
+        patch=plan.patch,
+        delete=plan.delete,
+        status=plan.status if counted else None,
+        requeue_after=plan.requeue_after,
+        delete_job=over,
+    )

@@ -354,7 +354,9 @@ def test_the_environment_claim_is_mounted_read_only_and_its_python_runs():
 )
 def test_each_container_runs_its_module_of_its_image(case, modules):
     found = containers(pod_of(ALL[case])).values()
-    assert [one["command"] for one in found] == [["python", "-m", module] for module in modules]
+    assert [one["command"] for one in found] == [
+        ["python", "-m", "frazil_jobs.base.entry", module] for module in modules
+    ]
     assert [one["image"] for one in found] == ["frazil-worker:0.1.0", "frazil-worker:0.1.0", "frazil-jobs:0.1.0"]
 
 

@@ -318,6 +318,24 @@ def test_a_finished_job_whose_children_vanish_makes_nothing_again():
     assert (plan.asks, plan.apply, plan.status) == ((), (), None)
 
 
+def test_how_the_last_pods_of_a_failed_job_end_is_counted_and_only_that():
+    """The job fails before the Job controller has counted the pod that it fails by."""
+    world = running(failurePolicy={"retriesPerShard": 0})
+    world.end_job(None, "FailureTarget", reason="PodFailurePolicy")
+    world.job()["status"] |= {"active": 2, "ready": 1}
+    world.settle()
+    assert world.phase == "Failed"
+    assert (world.status["jobs"][0]["failed"], world.status["workers"]["active"]) == (0, 2)
+    said = world.status["conditions"]
+    world.end_job(None, "Failed", reason="PodFailurePolicy", ready=0, failed=3)
+    world.later(1)
+    plan = world.settle()
+    assert (world.status["jobs"][0]["failed"], world.status["workers"]["active"]) == (3, 0)
+    assert world.status["workers"]["ready"] == 0
+    assert (world.status["conditions"], plan.apply, plan.asks, plan.events) == (said, (), (), ())
+    assert world.step().status is None
+
+
 def test_the_ttl_is_counted_on_the_job():
     world = running(ttlSecondsAfterFinished=60)
     world.end_job(None, "Complete", completedIndexes="0-2")
@@ -430,7 +448,9 @@ def test_a_config_map_that_somebody_deleted_is_made_again_once_a_pod_waits_for_i
     made = world.objects.pop(("ConfigMap", "ice-a0"))
     world.idle_pod("ice-a0")
     world.later(59)
-    assert world.step().ensure == (), "a pod may take its time"
+    plan = world.step()
+    assert plan.ensure == (), "a pod may take its time"
+    assert plan.requeue_after == pytest.approx(1)
     world.later(1)
     world.settle()
     assert world.objects[("ConfigMap", "ice-a0")]["data"] == made["data"]
