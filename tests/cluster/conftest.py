@@ -119,6 +119,12 @@ def failed(tenant: Tenant) -> str:
     nowhere = f"s3://frazil/results/{tenant.namespace}/models/none"
     name = tenant.apply(tenant.small_job("failed", model={"uri": nowhere}))
     tenant.until(name, "Failed")
+
+    def counted() -> bool:
+        status = tenant.status(name)
+        return status["jobs"][0]["failed"] == 1 and status["workers"]["active"] == 0
+
+    tenant.cluster.until("how its pod ended is counted", counted)
     return name
 
 

@@ -107,16 +107,6 @@ def theirs(neighbour):
     return f"results/{key}"
 
 
-def client(tenant, right: str) -> Minio:
-    config = tenant.config(right)
-    return Minio(
-        endpoint=config.endpoint.removeprefix("http://"),
-        access_key=config.access_key,
-        secret_key=config.secret_key.get_secret_value(),
-        secure=False,
-    )
-
-
 def denied(call) -> bool:
     with pytest.raises(S3Error) as caught:
         call()
@@ -129,7 +119,7 @@ def put(store: Minio, key: str) -> None:
 
 @pytest.mark.parametrize("right", ["read", "write"])
 def test_a_tenant_can_neither_read_nor_change_results_of_another(tenant, theirs, right):
-    store = client(tenant, right)
+    store = tenant.client(right)
     assert denied(lambda: store.get_object(bucket_name="frazil", object_name=theirs))
     assert denied(lambda: put(store, theirs))
     assert denied(lambda: put(store, "results/team-b/new"))
@@ -166,7 +156,7 @@ def test_a_tenant_finds_no_way_around(tenant, theirs, right):
     config = tenant.config(right)
     credentials = StaticProvider(config.access_key, config.secret_key.get_secret_value())
     admin = MinioAdmin(endpoint=config.endpoint.removeprefix("http://"), credentials=credentials, secure=False)
-    store = client(tenant, right)
+    store = tenant.client(right)
     for what, call in roundabout_ways(store, admin, theirs).items():
         with pytest.raises((S3Error, MinioAdminException)) as caught:
             call()
@@ -179,7 +169,7 @@ def test_a_tenant_finds_no_way_around(tenant, theirs, right):
 
 def test_a_tenant_reads_its_own_and_removes_nothing_of_it(tenant):
     key = f"results/{tenant.namespace}/own/a.txt"
-    reading, writing = client(tenant, "read"), client(tenant, "write")
+    reading, writing = tenant.client("read"), tenant.client("write")
     put(writing, key)
     assert reading.get_object(bucket_name="frazil", object_name=key).read() == b"x"
     assert denied(lambda: put(reading, key))

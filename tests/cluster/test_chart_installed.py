@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import redis
 import yaml
-from minio import Minio
 from minio.error import S3Error
 from testcluster.cluster import KubectlFailed
 from testcluster.frazil import CHART, CHECKOUT, TENANTS
@@ -125,14 +124,9 @@ def test_a_crd_that_somebody_has_changed_is_told_by_an_upgrade_and_put_right_by_
 
 @pytest.mark.slow
 def test_a_tenant_that_is_taken_out_is_let_in_no_more(tenant, neighbour):
-    release, config = tenant.installation, neighbour.config("read")
+    release = tenant.installation
     broker, word = neighbour.broker(), neighbour.secret("frazil-redis")["url"]
-    store = Minio(
-        endpoint=config.endpoint.removeprefix("http://"),
-        access_key=config.access_key,
-        secret_key=config.secret_key.get_secret_value(),
-        secure=False,
-    )
+    store = neighbour.client("read")
 
     def listed() -> list:
         return list(store.list_objects(bucket_name="frazil", prefix=f"results/{neighbour.namespace}/"))

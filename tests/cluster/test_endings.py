@@ -50,8 +50,7 @@ def pods_that_run(tenant, name: str) -> list[str]:
 
 def limit(tenant, name: str, deadline: str) -> None:
     """Give a job a deadline that has passed already."""
-    patch = f'{{"spec":{{"{deadline}":1}}}}'
-    tenant.cluster.kubectl("patch", "gj", name, "-n", tenant.namespace, "--type=merge", "-p", patch)
+    tenant.patch(name, {deadline: 1})
 
 
 def wait_for(tenant, name: str, what: str) -> None:

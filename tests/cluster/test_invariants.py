@@ -15,7 +15,7 @@ OPERATOR = "app.kubernetes.io/component=operator"
 
 def child(tenant, name: str) -> dict | None:
     """The one child of a job; None while it has none, or two while one is going."""
-    found = tenant.cluster.list("jobs", namespace=tenant.namespace, selector=f"frazil.dev/job-name={name}")
+    found = tenant.children(name)
     return found[0] if len(found) == 1 else None
 
 
@@ -72,7 +72,7 @@ def test_1_a_finished_job_whose_child_vanished_makes_nothing_again(tenant, ended
     tenant.cluster.kubectl("annotate", "gj", name, "-n", tenant.namespace, f"touched={time.time()}", "--overwrite")
     tenant.cluster.until("the operator has looked at it", lambda: reconciles(tenant) > looks)
     time.sleep(3)
-    assert tenant.cluster.list("jobs", namespace=tenant.namespace, selector=selector) == []
+    assert tenant.children(name) == []
     assert tenant.status(name) == before
 
 

@@ -6,13 +6,7 @@ import time
 from datetime import datetime
 
 import pytest
-from minio import Minio
 from testcluster.metrics import reconciles
-
-
-def patch(tenant, name: str, spec: str) -> None:
-    where = ["-n", tenant.namespace, "--type=merge", "-p"]
-    tenant.cluster.kubectl("patch", "gj", name, *where, f'{{"spec":{spec}}}')
 
 
 def running(tenant, name: str) -> list[dict]:
@@ -26,13 +20,8 @@ def running(tenant, name: str) -> list[dict]:
 
 def stored(tenant, name: str) -> dict[str, datetime]:
     """Keys of the images in the store, and when they were put there."""
-    config = tenant.config("read")
-    secret = config.secret_key.get_secret_value()
-    store = Minio(
-        endpoint=config.endpoint.removeprefix("http://"), access_key=config.access_key, secret_key=secret, secure=False
-    )
     prefix = str(tenant.status(name)["outputs"]["uri"]).removeprefix("s3://frazil/")
-    found = store.list_objects(bucket_name="frazil", prefix=f"{prefix}images/")
+    found = tenant.client("read").list_objects(bucket_name="frazil", prefix=f"{prefix}images/")
     return {one.object_name: one.last_modified for one in found}
 
 
@@ -47,13 +36,13 @@ def test_suspended_in_mid_run_it_gives_its_pods_back_and_ends_alike(tenant, undi
     progress = tenant.cluster.until("pictures are stored, and the rest is estimated", estimated, seconds=120)
     assert float(progress["imagesPerSecond"]) > 0
     assert progress["estimatedRemainingSeconds"] > 0
-    patch(tenant, name, '{"suspend":true}')
+    tenant.patch(name, {"suspend": True})
     tenant.until(name, "Suspended")
     tenant.cluster.until("its pods are gone", lambda: not running(tenant, name))
     tenant.cluster.until("the status says so", lambda: tenant.status(name)["workers"]["active"] == 0)
     before = stored(tenant, name)
     assert 0 < len(before) < len(undisturbed)
-    patch(tenant, name, '{"suspend":false}')
+    tenant.patch(name, {"suspend": False})
     status = tenant.until(name, "Complete")
     assert tenant.images(name) == undisturbed
     assert before.items() <= stored(tenant, name).items(), "what was stored was made again"

@@ -21,12 +21,7 @@ def until_refused(tenant, name: str, words: str) -> None:
 
 def until_made(tenant, name: str) -> None:
     """Tried again with pauses that grow to a minute."""
-    selector = f"frazil.dev/job-name={name}"
-    tenant.cluster.until(
-        "its child is there",
-        lambda: tenant.cluster.list("jobs", namespace=tenant.namespace, selector=selector),
-        seconds=120,
-    )
+    tenant.cluster.until("its child is there", lambda: tenant.children(name), seconds=120)
     tenant.cluster.until("it is no longer refused", lambda: ready(tenant, name).get("reason") != "Refused", seconds=30)
 
 

@@ -62,7 +62,7 @@ def test_a_soak_of_trouble_loses_nothing_and_makes_nothing_twice(tenant, referen
     for name in done:
         assert tenant.images(name) == reference
         assert tenant.status(name)["progress"]["summary"] == "6/6"
-        jobs = tenant.cluster.list("jobs", namespace=tenant.namespace, selector=f"frazil.dev/job-name={name}")
+        jobs = tenant.children(name)
         assert len(jobs) == 1, "children were made twice"
         tenant.remove(name)
     assert tenant.cluster.list("pods", namespace=tenant.namespace, selector="frazil.dev/job-name=soak-0") == []

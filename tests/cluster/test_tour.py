@@ -70,7 +70,7 @@ def test_every_pod_of_a_job_is_placed_by_its_gpus_and_holds_no_credential_in_its
 
 def child(tenant, name: str) -> dict:
     """The one Job of a job."""
-    (found,) = tenant.cluster.list("jobs", namespace=tenant.namespace, selector=f"frazil.dev/job-name={name}")
+    (found,) = tenant.children(name)
     return found
 
 

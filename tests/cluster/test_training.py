@@ -104,7 +104,7 @@ def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
     job["spec"]["workers"] = {**job["spec"]["workers"], "nodesPerReplica": 1, "gpusPerNode": 2}
     name = tenant.apply(job)
     tenant.until(name, "Running", seconds=120, kind="trainingjob")
-    tenant.cluster.kubectl("patch", "tj", name, "-n", tenant.namespace, "--type=merge", "-p", '{"spec":{"steps":30}}')
+    tenant.patch(name, {"steps": 30}, kind="trainingjob")
     status = tenant.until(name, "Complete", seconds=400, kind="trainingjob")
     assert status["restarts"] == 0
     assert end_of(tenant, name)["steps"] == 30
@@ -114,14 +114,13 @@ def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
 def test_suspended_and_resumed_it_goes_on_and_ends_alike(tenant, undisturbed):
     name = tenant.apply(small_llama(tenant, "pauses", steps=STEPS))
     tenant.until(name, "Running", seconds=120, kind="trainingjob")
-    patch = ["patch", "tj", name, "-n", tenant.namespace, "--type=merge", "-p"]
-    tenant.cluster.kubectl(*patch, '{"spec":{"suspend":true}}')
+    tenant.patch(name, {"suspend": True}, kind="trainingjob")
     tenant.until(name, "Suspended", kind="trainingjob")
     tenant.cluster.until(
         "its pods are gone",
         lambda: not [pod for pod in tenant.pods(name) if pod["status"]["phase"] in ("Running", "Pending")],
         seconds=90,
     )
-    tenant.cluster.kubectl(*patch, '{"spec":{"suspend":false}}')
+    tenant.patch(name, {"suspend": False}, kind="trainingjob")
     tenant.until(name, "Complete", seconds=400, kind="trainingjob")
     assert end_of(tenant, name) == undisturbed

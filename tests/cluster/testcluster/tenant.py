@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import redis
+from minio import Minio
 
 from frazil_jobs.base.files import sha256_of
 from frazil_jobs.stores import ObjectStore, StoreConfig, StoreUnreachable, open_store
@@ -69,6 +70,16 @@ class Tenant:
                 "access_key": found["accessKey"],
                 "secret_key": type(self.config("read").secret_key)(found["secretKey"]),
             }
+        )
+
+    def client(self, right: str) -> Minio:
+        """MinIO's own client, with this tenant's right to `read` or `write`."""
+        config = self.config(right)
+        return Minio(
+            endpoint=config.endpoint.removeprefix("http://"),
+            access_key=config.access_key,
+            secret_key=config.secret_key.get_secret_value(),
+            secure=False,
         )
 
     def broker(self) -> redis.Redis:
@@ -158,6 +169,15 @@ class Tenant:
             raise AssertionError(
                 f"{error}\n{json.dumps(self.status(name, kind), indent=1)}\n{self.why(name)}"
             ) from None
+
+    def patch(self, name: str, spec: Mapping[str, Any], kind: str = "generationjob") -> None:
+        """Change fields of a job's spec, as a person does."""
+        body = json.dumps({"spec": spec})
+        self.cluster.kubectl("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", body)
+
+    def children(self, name: str) -> list[dict[str, Any]]:
+        """The Kubernetes Jobs of a job."""
+        return self.cluster.list("jobs", namespace=self.namespace, selector=f"frazil.dev/job-name={name}")
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a job."""
