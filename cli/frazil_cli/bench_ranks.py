@@ -90,10 +90,11 @@ def joined(
 
     from frazil_jobs.generation.groups import join_groups
     from frazil_jobs.generation.rank_grid import RankGrid
+    from frazil_jobs.launching.cpu import use_cores
 
     document = json.loads((workdir / "settings.json").read_text())
     torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
+    use_cores(1)
     wanted = document.get("device", "cpu")
     gpus = torch.cuda.device_count() if wanted in ("auto", "cuda") else 0
     if wanted == "cuda" and gpus < 2:

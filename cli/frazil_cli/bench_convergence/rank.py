@@ -20,6 +20,7 @@ from frazil_cli.bench_convergence.rows import Run
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base import parent
 from frazil_jobs.inputs.dataset_files import DatasetFiles
+from frazil_jobs.launching.cpu import use_cores
 from frazil_jobs.outputs.spool import Spool
 from frazil_jobs.training.checkpointing import Checkpoints
 from frazil_jobs.training.data.feed import Data, open_data
@@ -41,7 +42,7 @@ def main(workdir: Path, rank: int, core: int) -> None:
     parent.die_with_parent()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
-    torch.set_num_threads(1)
+    use_cores(1)
     asked = json.loads((workdir / "settings.json").read_text())
     tasks = {method: _task(job, asked) for method, job in asked["jobs"].items()}
     data = open_data(

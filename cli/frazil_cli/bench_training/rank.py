@@ -16,6 +16,7 @@ from frazil_cli.bench_training.emulated import WIDTH, EmulatedStage
 from frazil_cli.bench_training.measure import TIMEOUT_SECONDS, Settings
 from frazil_cli.bench_training.rows import MICROBATCHES, RANKS, Row, rows_of, scaled_model
 from frazil_jobs.base import parent
+from frazil_jobs.launching.cpu import use_cores
 from frazil_jobs.training.freezing.clock import Timed
 from frazil_jobs.training.freezing.freezer import Freezer
 from frazil_jobs.training.freezing.plans import Planned, Reason
@@ -26,7 +27,7 @@ from frazil_jobs.training.planning.models import ModelTime
 def main(workdir: Path, rank: int) -> None:
     """Run, and leave every rank's times of every row and round in the folder."""
     parent.die_with_parent()
-    torch.set_num_threads(1)
+    use_cores(1)
     settings = Settings.read(workdir)
     dist.init_process_group(
         "gloo",

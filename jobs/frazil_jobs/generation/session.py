@@ -33,6 +33,7 @@ from frazil_jobs.generation.sequence import split_sequence
 from frazil_jobs.generation.text import TextShare
 from frazil_jobs.generation.writer import Form, Writer
 from frazil_jobs.inputs.task import Task
+from frazil_jobs.launching.cpu import use_cores
 from frazil_jobs.launching.meeting import device_of, meet
 from frazil_jobs.launching.settings import RankSettings
 from frazil_jobs.launching.stopping import StopFlag
@@ -43,7 +44,7 @@ log = get_logger(__name__)
 
 def run_rank(rank: RankSettings, flag: StopFlag) -> None:
     """Run one rank. Raises what the process ends with."""
-    torch.set_num_threads(rank.threads)
+    use_cores(rank.threads)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     task = Task.read(rank.spool)

@@ -22,6 +22,7 @@ from torch import nn
 from frazil_jobs.base.exits import BadConfiguration, BadInput, TryAgain
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.inputs.training_task import TrainingTask
+from frazil_jobs.launching.cpu import use_cores
 from frazil_jobs.launching.launcher import scratch_of
 from frazil_jobs.launching.meeting import device_of, meet
 from frazil_jobs.launching.settings import REPLAY_VARIABLE, RankSettings
@@ -56,7 +57,7 @@ log = get_logger(__name__)
 
 def run_rank(rank: RankSettings, flag: StopFlag) -> None:
     """Run one rank. Raises what the process ends with."""
-    torch.set_num_threads(rank.threads)
+    use_cores(rank.threads)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     given = TrainingTask.read(rank.spool)
