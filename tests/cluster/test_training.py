@@ -112,7 +112,7 @@ def test_steps_that_grow_are_made_by_the_next_attempt(tenant):
 
 @pytest.mark.slow
 def test_suspended_and_resumed_it_goes_on_and_ends_alike(tenant, undisturbed):
-    name = tenant.apply(small_llama(tenant, "pauses", steps=STEPS))
+    name = tenant.apply(small_llama(tenant, "pauses-tj", steps=STEPS))
     tenant.until(name, "Running", seconds=120, kind="trainingjob")
     tenant.patch(name, {"suspend": True}, kind="trainingjob")
     tenant.until(name, "Suspended", kind="trainingjob")
