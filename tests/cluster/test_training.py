@@ -86,7 +86,7 @@ def test_an_operator_that_is_killed_in_mid_run_changes_nothing(tenant, undisturb
 
 @pytest.mark.slow
 def test_a_lost_node_costs_the_steps_since_the_checkpoint(tenant, second_node, undisturbed):
-    job = small_llama(tenant, "node-lost", steps=STEPS)
+    job = small_llama(tenant, "node-lost-tj", steps=STEPS)
     job["spec"]["workers"]["template"] = {"nodeSelector": second_node.selector}
     name = tenant.apply(job)
     wait_for_checkpoint(tenant, name)
