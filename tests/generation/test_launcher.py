@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from diffusers import PixArtAlphaPipeline
 from generation_tasks import PROMPTS, StandInUploader, make_job, make_task, sampling_of
 from PIL import Image
+from servers import free_port
 from tiny_pipelines import save
 
 from frazil_jobs.generation.guidance import FolderConfigs
@@ -404,9 +404,7 @@ def test_ranks_that_share_a_sequence_make_the_video_of_one_rank(tmp_path):
 
 @pytest.mark.slow
 def test_the_ranks_of_two_nodes_meet_at_an_address(whole, launch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     nodes = [
         launch(
             f"node{node}",

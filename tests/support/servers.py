@@ -5,8 +5,10 @@ Each has a folder and a fixed port of its own for its life, so that it comes bac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,10 +27,15 @@ START_SECONDS = 180
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on just now, below those that Linux gives to connections and Kubernetes to node ports.
+
+    A port that the system chooses can be an outgoing connection's by the time that a server wants to listen on it.
+    """
+    while True:
+        port = secrets.randbelow(20_000) + 10_000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:
@@ -50,7 +57,15 @@ class Server:
         assert self.process is None
         with (self.folder / "log").open("ab") as log:
             self.process = parent.start(self.arguments(), env=dict(os.environ), stdout=log, stderr=log, cwd=self.folder)
-        wait_for(self.answers, what=f"{type(self).__name__} on port {self.port}", seconds=START_SECONDS)
+        wait_for(self.up, what=f"{type(self).__name__} on port {self.port}", seconds=START_SECONDS)
+
+    def up(self) -> bool:
+        """Whether it answers; fails the test, with its log, when it has ended."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            log = (self.folder / "log").read_text(errors="replace")[-4000:]
+            raise AssertionError(f"{type(self).__name__} on port {self.port} ended ({self.process.returncode}):\n{log}")
+        return self.answers()
 
     def kill(self) -> None:
         """SIGKILL, as a lost machine would."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 
 import aiohttp
 import pytest
+from servers import free_port
 
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.engine.probes import STUCK_SECONDS, Health, serve
@@ -76,9 +76,7 @@ def test_a_queue_of_which_nothing_is_taken_is_a_problem_only_once_jobs_are_looke
 
 
 def test_the_port_says_it_and_metrics_are_there():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def story():
         found = health()
