@@ -126,8 +126,12 @@ class Tenant:
         return self.job(name, **{"prompts": {"inline": PROMPTS[:2], "perShard": 2}, **spec})
 
     def long_job(self, name: str, **spec: Any) -> dict[str, Any]:
-        """A job of 24 pictures in two shards that take some seconds each, so that something can happen in between."""
-        return self.job(name, **{"imagesPerPrompt": 6, "prompts": {"inline": PROMPTS[:4], "perShard": 2}, **spec})
+        """A job of 24 pictures in two shards that take some seconds each, so that something can happen in between.
+
+        The steps are for that: two shards of 6 batches, of which a test sees the first in the store a second or two later.
+        """
+        long = {"imagesPerPrompt": 6, "prompts": {"inline": PROMPTS[:4], "perShard": 2}, "sampling": {"steps": 16}}
+        return self.job(name, **merged(long, spec))
 
     def read(self, key: str) -> bytes:
         """A file of the store. This machine is busy, so one time-out is none."""
