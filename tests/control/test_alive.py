@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from celery.result import AsyncResult
+from doorkeeper import Doorkeeper
 from servers import RealRedis, wait_for
 
 from frazil_jobs.base import parent
 from frazil_jobs.control.__main__ import THREADS
-from frazil_jobs.control.beat import BEAT_SECONDS
+from frazil_jobs.control.beat import BEAT_SECONDS, Beat
 from frazil_jobs.outputs.celery_app import INSPECT, make_app
 
 LIMIT = 2 * BEAT_SECONDS
@@ -29,6 +33,8 @@ class Worker:
     folder: Path
     redis: RealRedis
     store: socket.socket
+    door: Doorkeeper
+    """Before the broker."""
 
     def start(self) -> None:
         with (self.folder / "log").open("wb") as log:
@@ -40,7 +46,7 @@ class Worker:
     def env(self) -> dict[str, str]:
         return {
             **os.environ,
-            "FRAZIL_REDIS_URL": self.redis.url,
+            "FRAZIL_REDIS_URL": f"redis://127.0.0.1:{self.door.port}/0",
             "FRAZIL_STORE": "s3://bucket",
             "FRAZIL_S3_ENDPOINT": f"http://127.0.0.1:{self.store.getsockname()[1]}",
             "FRAZIL_S3_ACCESS_KEY": "key",
@@ -71,12 +77,14 @@ class Worker:
 def worker(tmp_path: Path) -> Iterator[Worker]:
     redis = RealRedis(tmp_path / "redis")
     redis.start()
+    door = Doorkeeper(redis.port)
     with socket.create_server(("127.0.0.1", 0)) as store:
-        made = Worker(tmp_path, redis, store)
+        made = Worker(tmp_path, redis, store, door)
         made.start()
         yield made
         made.process.kill()
         made.process.wait()
+    door.close()
     redis.stop()
 
 
@@ -100,8 +108,8 @@ def test_the_probe_fails_after_a_while_and_no_longer_when_it_is_mended(worker: W
     wait_for(worker.alive, what="the probe to pass")
 
 
-def test_a_worker_whose_threads_are_all_busy_is_alive(worker: Worker) -> None:
-    prompts = {"uri": "s3://bucket/default/prompts.jsonl", "perShard": 2}
+def ask(worker: Worker, prompts: dict[str, Any], times: int) -> list[AsyncResult]:
+    """Ask it so often to inspect a job with such prompts."""
     job = {
         "apiVersion": "frazil.dev/v1alpha1",
         "kind": "GenerationJob",
@@ -109,12 +117,52 @@ def test_a_worker_whose_threads_are_all_busy_is_alive(worker: Worker) -> None:
         "spec": {"model": {"uri": "hf://owner/model"}, "prompts": prompts},
     }
     app = make_app(worker.redis.url)
-    asked = [
-        app.send_task(INSPECT, kwargs={"job": job}, queue="frazil.control", ignore_result=False) for _ in range(THREADS)
+    return [
+        app.send_task(INSPECT, kwargs={"job": job}, queue="frazil.control", ignore_result=False) for _ in range(times)
     ]
+
+
+def test_a_worker_whose_threads_are_all_busy_is_alive(worker: Worker) -> None:
+    asked = ask(worker, {"uri": "s3://bucket/default/prompts.jsonl", "perShard": 2}, THREADS)
     worker.store.settimeout(120)
     held = [worker.store.accept()[0] for _ in asked]
     worker.beats()
     assert not any(one.ready() for one in asked), "they were to be busy all the while"
     for connection in held:
         connection.close()
+
+
+def test_results_wait_until_the_broker_takes_new_connections_again(worker: Worker) -> None:
+    """As when its name can't be resolved for a while: the connection that tasks come over stays, one for results is new."""
+    worker.beats()
+    worker.door.shut()
+    asked = ask(worker, {"inline": ["one", "two"]}, 3 * THREADS)
+    wait_for(lambda: worker.door.refused > 2 * THREADS, what="results to be stored in vain")
+    assert not any(one.ready() for one in asked)
+    worker.door.open()
+    wait_for(lambda: all(one.ready() for one in asked), what="all answers")
+    assert {one.result["prompts"]["count"] for one in asked} == {2}
+    assert worker.redis.client().hlen("unacked") == 0
+
+
+class Qos:
+    def __init__(self, *, room: bool) -> None:
+        self.can_consume = lambda: room
+
+
+@pytest.mark.parametrize(
+    ("room", "busy", "alive"), [(True, False, True), (False, True, True), (True, True, True), (False, False, False)]
+)
+def test_it_is_alive_while_it_can_take_a_task_or_has_one_at_work(tmp_path, monkeypatch, room, busy, alive) -> None:
+    path = tmp_path / "alive"
+    monkeypatch.setenv("FRAZIL_ALIVE_FILE", str(path))
+    beats: list[Callable[[], None]] = []
+    consumer = SimpleNamespace(
+        timer=SimpleNamespace(call_repeatedly=lambda _seconds, beat: beats.append(beat)),
+        task_consumer=SimpleNamespace(channel=SimpleNamespace(qos=Qos(room=room))),
+        pool=SimpleNamespace(busy=busy),
+    )
+    Beat(consumer).start(consumer)
+    path.unlink()
+    beats[0]()
+    assert path.exists() is alive

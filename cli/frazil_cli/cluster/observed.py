@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from frazil_operator.settings import Settings
 RECENT_SECONDS: Final = 900.0
 """Events older than this may be of a trouble that is over: those who try again do so within some minutes."""
 State = Literal["ok", "wrong", "unknown"]
+_CHILD: Final = re.compile(r".-a\d+(-|$)")
+"""In the names of what the operator makes for a job."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Observed:
         return [job for job in self.jobs if (job.get("status") or {}).get("phase") not in ("Complete", "Failed")]
 
     def recent(self, reason: str | None = None) -> list[Object]:
-        """Warnings of late; with `reason` those of it."""
+        """Warnings of late, but not of jobs that are gone; with `reason` those of it."""
         if isinstance(self.events, Unknown):
             return []
         return [
@@ -88,7 +91,15 @@ class Observed:
             if event.get("type") == "Warning"
             and (reason is None or event.get("reason") == reason)
             and (self.now - time_of(event)).total_seconds() <= RECENT_SECONDS
+            and not self._of_a_job_that_is_gone(event)
         ]
+
+    def _of_a_job_that_is_gone(self, event: Object) -> bool:
+        about = event.get("involvedObject") or {}
+        name, names = str(about.get("name", "")), [name_of(job) for job in self.jobs]
+        if about.get("kind") in ("GenerationJob", "TrainingJob"):
+            return name not in names
+        return _CHILD.search(name) is not None and not any(name.startswith(f"{job}-a") for job in names)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ SHOWN_EVENTS: Final = 5
 _TROUBLE: Final = frozenset(
     {
         c.INVALID_PROMPTS,
+        c.WORKER_SILENT,
         c.PROMPTS_UNREACHABLE,
         c.PROMPTS_CHANGED,
         c.TOPOLOGY_PLACEMENT_FAILED,

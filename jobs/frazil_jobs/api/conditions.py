@@ -17,6 +17,8 @@ INSPECTED: Final = "Inspected"
 """True."""
 INSPECTING: Final = "Inspecting"
 """The task was asked for; its result isn't there yet."""
+WORKER_SILENT: Final = "WorkerSilent"
+"""It was asked for minutes ago, and the worker Deployment hasn't answered; asked again."""
 INVALID_PROMPTS: Final = "InvalidPrompts"
 """A row can't be used; the message names file and line. Fails the job."""
 PROMPTS_UNREACHABLE: Final = "PromptsUnreachable"
@@ -124,7 +126,14 @@ OUTPUTS_LOST: Final = "OutputsLost"
 TERMINAL: Final = (COMPLETE, FAILED)
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
-    PROMPTS_INSPECTED: (INSPECTED, INSPECTING, INVALID_PROMPTS, PROMPTS_UNREACHABLE, PROMPTS_CHANGED),
+    PROMPTS_INSPECTED: (
+        INSPECTED,
+        INSPECTING,
+        WORKER_SILENT,
+        INVALID_PROMPTS,
+        PROMPTS_UNREACHABLE,
+        PROMPTS_CHANGED,
+    ),
     SUSPENDED: (USER_REQUESTED, RESUMED),
     QUOTA_RESERVED: (ADMITTED, NO_QUEUE, WAITING_FOR_QUOTA, TOPOLOGY_PLACEMENT_FAILED, PREEMPTED),
     GANG_SCHEDULED: (SCHEDULED, UNSCHEDULABLE, NOT_REQUIRED, PROVIDER_UNAVAILABLE),

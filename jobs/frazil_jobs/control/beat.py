@@ -12,7 +12,10 @@ BEAT_SECONDS: Final = 5.0
 
 
 class Beat(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Touches the file of `control.alive` from the very loop that takes tasks."""
+    """Touches the file of `control.alive` from the very loop that takes tasks, while it can take one or has one at work.
+
+    (One whose places are all taken by messages that nobody works on takes no task any more, though it's connected.)
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -23,7 +26,12 @@ class Beat(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, parent: Any) -> None:
         """Connected."""
         touch()
-        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, touch)
+
+        def beat() -> None:
+            if parent.task_consumer.channel.qos.can_consume() or parent.pool.busy:
+                touch()
+
+        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, beat)
 
     def stop(self, parent: Any) -> None:
         """The connection is lost, or the worker ends."""

@@ -7,15 +7,18 @@ is a truth. Workers run threads, so that they end at once with their process.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery
 from celery.apps.worker import Worker
+from celery.concurrency.thread import TaskPool
 from celery.platforms import SecurityWarning
 
 from frazil_jobs.base.exits import BadConfiguration
+from frazil_jobs.base.log import get_logger
 
 CONTROL_QUEUE: Final = "frazil.control"
 """Tasks on whole jobs: the three below."""
@@ -26,6 +29,44 @@ VISIBILITY_SECONDS: Final = 6 * 3600
 """Longer than the longest upload: Redis hands a message that isn't acknowledged by then to another worker."""
 RESULT_SECONDS: Final = 3600
 _SOCKET_SECONDS: Final = 10.0
+_RESULT_TRIES: Final = 60
+_RESULT_PAUSE_MS: Final = 2000
+"""Longest pause between two tries to store a result: all of them take about a minute."""
+
+log = get_logger(__name__)
+
+
+class Threads(TaskPool):  # type: ignore[misc]
+    """Threads that answer for every message they take.
+
+    Celery's own lose a message whose result can't be stored: it's never acknowledged, and holds one of the worker's places
+    until the connection to the broker ends.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._running: set[object] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is at work."""
+        return bool(self._running)
+
+    def on_apply(self, target: Callable[..., Any], args: Any = None, kwargs: Any = None, **callbacks: Any) -> Any:
+        """Run a task in a thread; what it raises outside of its body is a failure like any."""
+        mark = object()
+
+        def answered(*given: Any, **named: Any) -> Any:
+            try:
+                return target(*given, **named)
+            except Exception as error:
+                log.warning("a task's result can't be stored; who asked will ask again", reason=repr(error))
+                return 1, ExceptionInfo(), 0.0
+            finally:
+                self._running.discard(mark)
+
+        self._running.add(mark)
+        return super().on_apply(answered, args, kwargs, **callbacks)
 
 
 class QuietWorker(Worker):  # type: ignore[misc]
@@ -81,6 +122,9 @@ def make_app(redis_url: str, *, namespace: str | None = None) -> Celery:
         broker_transport_options=transport,
         redis_socket_connect_timeout=_SOCKET_SECONDS,
         redis_socket_timeout=_SOCKET_SECONDS,
+        result_backend_always_retry=True,
+        result_backend_max_retries=_RESULT_TRIES,
+        result_backend_max_sleep_between_retries_ms=_RESULT_PAUSE_MS,
         result_backend_transport_options=transport,
         result_expires=RESULT_SECONDS,
         result_serializer="json",
@@ -102,7 +146,7 @@ def worker_of(app: Celery, queue: str, *, threads: int) -> Worker:
     """A worker on one queue, of threads, that talks to no other worker."""
     return app.Worker(
         app=app,
-        pool="threads",
+        pool=Threads,
         concurrency=threads,
         queues=[queue],
         hostname=f"{queue}@%h",

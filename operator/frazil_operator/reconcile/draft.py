@@ -16,6 +16,7 @@ from frazil_operator.reconcile.times import text_of, time_of
 _COUNTS: Final = frozenset({"progress", "workers", "jobs", "shards"})
 _QUIET: Final = frozenset(
     {
+        (c.PROMPTS_INSPECTED, c.INSPECTING),
         (c.OUTPUTS_STORED, c.UPLOADING),
         (c.CHECKPOINT_STORED, c.UPLOADING),
         (c.QUOTA_RESERVED, c.NO_QUEUE),
@@ -25,6 +26,7 @@ _QUIET: Final = frozenset(
 """Transitions that no Event tells of: they would come with every job and say nothing."""
 _WARNINGS: Final = frozenset(
     {
+        c.WORKER_SILENT,
         c.INVALID_PROMPTS,
         c.PROMPTS_UNREACHABLE,
         c.PROMPTS_CHANGED,

@@ -18,6 +18,8 @@ _SILENT_SECONDS: Final = 10.0
 """For so long a new job may have no status at all."""
 _AGAIN_SECONDS: Final = 60.0
 """The engine asks again by itself; this is for an engine that lost the question."""
+_LATE_SECONDS: Final = 120.0
+"""An answer that hasn't come by then is told as trouble."""
 
 
 def pinned(
@@ -47,18 +49,27 @@ def pinned(
     draft.again(_AGAIN_SECONDS)
     if answer is not None:
         draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.PROMPTS_UNREACHABLE, message=answer.error)
-    elif not draft.observed.job.get("status"):
-        _say_nothing_at_first(draft)
+    else:
+        _tell_waiting(draft)
     return None
 
 
-def _say_nothing_at_first(draft: Draft) -> None:
-    """The answer comes within a second as a rule, and then one write tells all."""
+def _tell_waiting(draft: Draft) -> None:
+    """Nothing at first: the answer comes within a second as a rule, and then one write tells all."""
     created = time_of(draft.observed.job["metadata"].get("creationTimestamp"))
     left = _SILENT_SECONDS - (draft.now - created).total_seconds() if created is not None else 0.0
-    if left > 0:
+    if left > 0 and not draft.observed.job.get("status"):
         draft.silent = True
         draft.again(left)
+        return
+    told = draft.reason_of(c.PROMPTS_INSPECTED) in (c.INSPECTING, c.WORKER_SILENT)
+    since = draft.since(c.PROMPTS_INSPECTED) if told else None
+    if since is not None and (draft.now - since).total_seconds() >= _LATE_SECONDS:
+        message = "the worker Deployment of Frazil was asked to read the prompts and doesn't answer: see its pod's log"
+        draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.WORKER_SILENT, message=message)
+    else:
+        message = "the worker Deployment was asked to read the prompts"
+        draft.condition(c.PROMPTS_INSPECTED, "False", reason=c.INSPECTING, message=message)
 
 
 def _unchanged(draft: Draft, pin: Mapping[str, Any]) -> bool:

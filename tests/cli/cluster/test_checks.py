@@ -87,8 +87,9 @@ def job(name="ice", *, phase="Running", conditions=(), scheduling=None, output=N
     }
 
 
-def event(reason, message, *, seconds=60):
+def event(reason, message, *, seconds=60, about=("Job", "ice-a0")):
     return {
+        "involvedObject": dict(zip(("kind", "name"), about, strict=True)),
         "metadata": {"creationTimestamp": ago(seconds)},
         "type": "Warning",
         "reason": reason,
@@ -397,6 +398,22 @@ CASES = [
         "describe resourcequota",
     ),
     (
+        "a refusal of a job that is gone is over",
+        quota.check,
+        {"events": (event("FailedCreate", "exceeded quota: gpus", about=("Job", "gone-a0")),)},
+        "ok",
+        "the namespace has none",
+        "",
+    ),
+    (
+        "so is one that the gone job itself was told of",
+        quota.check,
+        {"events": (event("Refused", "exceeded quota: gpus", about=("GenerationJob", "gone")),)},
+        "ok",
+        "the namespace has none",
+        "",
+    ),
+    (
         "an old refusal may be over",
         quota.check,
         {"events": (event("FailedCreate", "exceeded quota: gpus", seconds=1000),)},
@@ -515,6 +532,14 @@ CASES = [
         "wrong",
         "ice: UploadFailed: no route",
         "tried again",
+    ),
+    (
+        "a worker that is ready and answers no task",
+        services.check,
+        {"jobs": (job(conditions=[condition("PromptsInspected", "False", "WorkerSilent", "no answer")]),)},
+        "wrong",
+        "ice: WorkerSilent: no answer",
+        "worker Deployment",
     ),
     (
         "refused credentials are no outage",

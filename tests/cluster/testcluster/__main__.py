@@ -10,10 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import yaml
+
 from testcluster import binaries, images, plane
 from testcluster.cluster import Cluster, default_state
 from testcluster.frazil import CHECKOUT, TENANTS, Installation, values
 from testcluster.machine import reason_not_to
+from testcluster.tenant import Tenant
 
 
 def main() -> int:
@@ -38,10 +41,18 @@ def main() -> int:
                 return 1
             cluster.up(nodes=args.nodes, gpus=args.gpus, checkout=CHECKOUT)
             if args.command == "install":
-                Installation(cluster).install(values(*TENANTS))
-                print(f"Frazil is installed. Jobs can run in the namespaces {' and '.join(TENANTS)}:")
-                print(f"export PATH={cluster.bin}:$PWD/.venv/bin:$PATH")
+                installation = Installation(cluster)
+                installation.install(values(*TENANTS))
+                job = example(installation)
+                print(f"Frazil is installed. Jobs can run in the namespaces {' and '.join(TENANTS)}:\n")
+                print(f"export PATH={cluster.bin}:{CHECKOUT}/.venv/bin:$PATH")
             print(f"export KUBECONFIG={cluster.kubeconfig}")
+            if args.command == "install":
+                print(f"kubectl apply -f {job}      # six pictures by the small model, from this cluster's store")
+                print(f"frazil watch first -n {TENANTS[0]}")
+                print(f"frazil fetch first -n {TENANTS[0]} --to pictures")
+                print(f"frazil doctor -n {TENANTS[0]}")
+                print("\n`make cluster-down` ends it.")
         elif args.command == "image":
             if args.part is None:
                 parser.error("image: which one?")
@@ -62,6 +73,13 @@ def main() -> int:
             print(cluster.logs(lines=8), file=sys.stderr)
         return 1
     return 0
+
+
+def example(installation: Installation) -> Path:
+    """A job to begin with, as a file; its model is put into the store."""
+    path = installation.cluster.state / "job.yaml"
+    path.write_text(yaml.safe_dump(Tenant(installation, TENANTS[0]).job("first"), sort_keys=False))
+    return path
 
 
 if __name__ == "__main__":

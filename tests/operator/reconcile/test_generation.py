@@ -109,6 +109,26 @@ def test_a_store_that_is_down_is_asked_again():
     assert not world.status.get("completionTime")
 
 
+def test_a_worker_that_does_not_answer_is_told_of_once_and_forgotten_when_it_does():
+    world = World(generation_job())
+    world.settle()
+    assert world.condition("PromptsInspected") == ("False", "Inspecting")
+    assert [event.reason for event in world.events] == []
+    world.later(121)
+    plan = world.settle()
+    assert world.condition("PromptsInspected") == ("False", "WorkerSilent")
+    assert [(event.type, event.reason) for event in world.events] == [("Warning", "WorkerSilent")]
+    assert plan.asks
+    written = world.status_writes
+    world.later(600)
+    world.settle()
+    assert world.status_writes == written, "told once"
+    world.inspection = Inspection(pin=pin())
+    world.settle()
+    assert world.condition("PromptsInspected") == ("True", "Inspected")
+    assert world.phase == "Starting"
+
+
 def test_a_config_map_is_read_before_the_question_is_asked():
     world = World(generation_job(prompts={"configMapRef": {"name": "words", "key": "p.jsonl"}}))
     plan = world.plan()

@@ -10,7 +10,11 @@ from frazil_jobs.api import conditions as c
 
 NAME: Final = "services"
 _WORKLOADS: Final = {"redis": "the broker (Redis)", "minio": "the store (MinIO)", "worker": "the worker"}
-_FELT: Final = ((c.PROMPTS_INSPECTED, c.PROMPTS_UNREACHABLE), (c.OUTPUTS_STORED, c.UPLOAD_FAILED))
+_FELT: Final = (
+    (c.PROMPTS_INSPECTED, c.WORKER_SILENT),
+    (c.PROMPTS_INSPECTED, c.PROMPTS_UNREACHABLE),
+    (c.OUTPUTS_STORED, c.UPLOAD_FAILED),
+)
 """Condition and reason by which a job says that something doesn't answer."""
 
 
