@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import random
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from frazil_jobs.base.exits import BadInput, TryAgain
+from frazil_cli.patience import patiently
+from frazil_jobs.base.exits import BadInput
 from frazil_jobs.base.files import sha256_of
 from frazil_jobs.base.keys import check_key
-from frazil_jobs.stores import ObjectStore, StoreUnreachable
+from frazil_jobs.stores import ObjectStore
 
-TRIES = 5
-FIRST_PAUSE_SECONDS = 0.5
 _AHEAD = 4
 """Downloads that wait for a thread, for each thread: the list of a million files is never held."""
 PART_SUFFIX = ".frazil-part"
@@ -126,20 +123,16 @@ def fetch_one(store: ObjectStore, prefix: str, wanted: Wanted, folder: Path) -> 
 
 def _downloaded(store: ObjectStore, key: str, part: Path) -> str | None:
     """Download, again while the store is away for a short time. Returns the sha256 that the store notes."""
-    for attempt in range(1, TRIES + 1):
+
+    def get() -> str | None:
         try:
             return store.get_file(key, part).sha256
         except FileNotFoundError:
             raise BadInput(
                 f"{key} is named by the manifest, and is gone from the store", remedy="run the job again"
             ) from None
-        except StoreUnreachable as error:
-            if attempt == TRIES:
-                raise TryAgain(
-                    error.message, field=error.field, remedy="run the same command again: what is here stays"
-                ) from None
-            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311
-    raise AssertionError("the last try returns or raises")
+
+    return patiently(get, stays="what is here")
 
 
 def _is_right(store: ObjectStore, name: str, target: Path, wanted: Wanted) -> bool:

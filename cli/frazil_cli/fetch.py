@@ -84,6 +84,7 @@ def command(
     Exit codes: 0 all is here · 65 the store holds something else than was made · 75 the job isn't finished, or the store
     is down · 78 no such job, or no right to read it.
     """
+    from frazil_cli.bars import bar
     from frazil_cli.display import duration
     from frazil_cli.download import Done, fetch_all, matching
     from frazil_cli.fetchplace import Asked, place
@@ -106,10 +107,11 @@ def command(
             counts["files"] += 1
             counts["fetched"] += done.fetched
             counts["bytes"] += done.size
-            progress.advance(done)
+            if not done.key.startswith("thumbnails/"):
+                advance()
 
-        progress = _Progress(found, shown=not (quiet or as_json), notes=say_others(found), counted=only is None)
-        with progress:
+        total = found.manifest.stored if found.manifest is not None and only is None else None
+        with bar("outputs", total=total, shown=not (quiet or as_json), notes=say_others(found)) as advance:
             fetch_all(source, found.prefix, matching(_wanted(source, found), only), folder, threads=jobs, on_done=note)
         seconds = time.monotonic() - started
     result: dict[str, Any] = {
@@ -162,44 +164,6 @@ def _wanted(store: ObjectStore, found: Found) -> Iterator[Wanted]:
 
 def _name(found: Found) -> str:
     return found.manifest.name if found.manifest is not None else found.prefix.rpartition("/")[2]
-
-
-class _Progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, found: Found, *, shown: bool, notes: Any, counted: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True, highlight=False)
-        self._shown = shown
-        self._notes = notes
-        total = found.manifest.stored if found.manifest is not None and counted else None
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not (shown and self._console.is_terminal),
-        )
-        self._task = self._progress.add_task("outputs", total=total)
-
-    def __enter__(self) -> _Progress:
-        if self._shown:
-            for line in self._notes:
-                self._console.print(line, markup=False)
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def advance(self, done: Any) -> None:
-        """One more file."""
-        if not done.key.startswith("thumbnails/"):
-            self._progress.advance(self._task)
 
 
 def _tell(result: dict[str, Any], took: str) -> None:

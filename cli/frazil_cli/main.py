@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from frazil_cli import bench, fetch, options, plan, run
-from frazil_cli.cluster import doctor, watch
+from frazil_cli.cluster import doctor, push, watch
 from frazil_cli.errors import guard
 
 EXIT_CODES = """
@@ -33,6 +33,7 @@ app = typer.Typer(
     - `frazil plan job.yaml`  what would run, and how fast it can be at best
     - `frazil run job.yaml`  run it on this machine, into ./frazil-results
     - `frazil fetch NAME`  take verified copies of the results, of a run here or of a cluster's job
+    - `frazil push FOLDER`  a model of yours into a cluster's store, for jobs there
     - `frazil watch NAME`  how a job on a cluster gets on; `frazil doctor` when something is wrong there
     """
     + EXIT_CODES,
@@ -63,6 +64,7 @@ app.command("run", rich_help_panel="On this machine")(run.command)
 app.command("plan", rich_help_panel="On this machine")(plan.command)
 app.add_typer(bench.app, name="bench", rich_help_panel="On this machine")
 app.command("fetch", rich_help_panel="Results")(fetch.command)
+app.command("push", rich_help_panel="On a cluster")(push.command)
 app.command("watch", rich_help_panel="On a cluster")(watch.command)
 app.command("doctor", rich_help_panel="On a cluster")(doctor.command)
 

@@ -228,14 +228,14 @@ def test_a_store_that_comes_back_soon_is_waited_for(tmp_path, tmp_path_factory, 
         config = server.config(server.bucket("away"))
         rows = results(config, count=1)
         server.kill()
-        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 10.0)
+        monkeypatch.setattr("frazil_cli.patience.FIRST_PAUSE_SECONDS", 10.0)
         wanted = Wanted(rows[0].key, rows[0].sha256, rows[0].size)
         with ThreadPoolExecutor(1) as pool:
             fetching = pool.submit(fetch_one, open_store(config), PREFIX, wanted, tmp_path)
             server.start()  # in this thread: a server ends with the thread that started it
             assert fetching.result().fetched
         server.kill()
-        monkeypatch.setattr("frazil_cli.download.FIRST_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("frazil_cli.patience.FIRST_PAUSE_SECONDS", 0.01)
         with pytest.raises(TryAgain, match="answer") as caught:
             fetch_all(open_store(config), PREFIX, [Wanted("images/x.png")], tmp_path, threads=1, on_done=lambda _: None)
         assert code_of(caught.value) == 75

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from celery.result import AsyncResult
-from doorkeeper import Doorkeeper
+from gate import Gate
 from servers import RealRedis, wait_for
 
 from frazil_jobs.base import parent
@@ -33,7 +33,7 @@ class Worker:
     folder: Path
     redis: RealRedis
     store: socket.socket
-    door: Doorkeeper
+    gate: Gate
     """Before the broker."""
 
     def start(self) -> None:
@@ -46,7 +46,7 @@ class Worker:
     def env(self) -> dict[str, str]:
         return {
             **os.environ,
-            "FRAZIL_REDIS_URL": f"redis://127.0.0.1:{self.door.port}/0",
+            "FRAZIL_REDIS_URL": f"redis://127.0.0.1:{self.gate.port}/0",
             "FRAZIL_STORE": "s3://bucket",
             "FRAZIL_S3_ENDPOINT": f"http://127.0.0.1:{self.store.getsockname()[1]}",
             "FRAZIL_S3_ACCESS_KEY": "key",
@@ -77,14 +77,14 @@ class Worker:
 def worker(tmp_path: Path) -> Iterator[Worker]:
     redis = RealRedis(tmp_path / "redis")
     redis.start()
-    door = Doorkeeper(redis.port)
+    gate = Gate(redis.port)
     with socket.create_server(("127.0.0.1", 0)) as store:
-        made = Worker(tmp_path, redis, store, door)
+        made = Worker(tmp_path, redis, store, gate)
         made.start()
         yield made
         made.process.kill()
         made.process.wait()
-    door.close()
+    gate.shut()
     redis.stop()
 
 
@@ -135,14 +135,16 @@ def test_a_worker_whose_threads_are_all_busy_is_alive(worker: Worker) -> None:
 def test_results_wait_until_the_broker_takes_new_connections_again(worker: Worker) -> None:
     """As when its name can't be resolved for a while: the connection that tasks come over stays, one for results is new."""
     worker.beats()
-    worker.door.shut()
+    worker.gate.shut(leave=True)
     asked = ask(worker, {"inline": ["one", "two"]}, 3 * THREADS)
-    wait_for(lambda: worker.door.refused > 2 * THREADS, what="results to be stored in vain")
+    broker = worker.redis.client()
+    wait_for(lambda: broker.hlen("unacked") == THREADS, what="all threads to have a task")
+    worker.beats()
     assert not any(one.ready() for one in asked)
-    worker.door.open()
+    worker.gate.open()
     wait_for(lambda: all(one.ready() for one in asked), what="all answers")
     assert {one.result["prompts"]["count"] for one in asked} == {2}
-    assert worker.redis.client().hlen("unacked") == 0
+    wait_for(lambda: broker.hlen("unacked") == 0, what="all to be acknowledged")
 
 
 class Qos:

@@ -57,7 +57,7 @@ def reading(cluster: Cluster, job: Object) -> Iterator[Reading]:
         raise TryAgain(
             f"{name} has no results yet: it is {phase}", remedy=f"look on with `frazil watch {name}`, then fetch it"
         )
-    values = _values(cluster, destination_of(job))
+    values = rights(cluster, destination_of(job), READ)
     with opened(cluster, values) as config:
         yield Reading(config, prefix_of(uri, config))
 
@@ -110,21 +110,21 @@ def prefix_of(uri: str, config: StoreConfig) -> str:
     return uri.removeprefix(root).strip("/")
 
 
-def _values(cluster: Cluster, destination: str) -> dict[str, str]:
-    name = secret_name(destination, READ)
+def rights(cluster: Cluster, destination: str, right: str) -> dict[str, str]:
+    """What opens a destination with this namespace's right to `read` or `write`. Raises BadConfiguration and Forbidden."""
+    name = secret_name(destination, right)
     try:
         values = decoded(cluster.get(path_of("v1", "secrets", namespace=cluster.namespace, name=name)))
     except NotFound:
         raise BadConfiguration(
-            f"the namespace {cluster.namespace!r} has no Secret {name}, which holds the right to read results",
+            f"the namespace {cluster.namespace!r} has no Secret {name}, which holds the right to {right} there",
             field="-n",
             remedy=f"ask the administrator to add {cluster.namespace!r} to `tenants` of the chart's values",
         ) from None
     except Forbidden as error:
         raise Forbidden(
             error.message,
-            remedy=f"you need the right to get the Secret {name} of {cluster.namespace!r}; or fetch with --store, "
-            "--endpoint and keys of your own",
+            remedy=f"you need the right to get the Secret {name} of {cluster.namespace!r}, or keys of the store of your own",
         ) from None
     missing = [key for key in ("endpoint", "bucket", "accessKey", "secretKey") if not values.get(key)]
     if missing:

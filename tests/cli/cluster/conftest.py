@@ -10,18 +10,16 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from gate import Gate
 from servers import RealRedis, RealS3, free_port, wait_for
 from testcluster import binaries
 from testcluster.cluster import Cluster as Kubectl
@@ -142,10 +140,10 @@ class Plane:
         path.write_text(yaml.safe_dump(document))
         return path
 
-    def gate(self) -> Gate:
+    def gate(self) -> ApiGate:
         """A way to the API server that can be shut."""
         server = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-        found = Gate(int(server.rpartition(":")[2]))
+        found = ApiGate(int(server.rpartition(":")[2]))
         document = yaml.safe_load(self.kubeconfig.read_text())
         document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{found.port}"
         found.kubeconfig = self.state / f"gate-{found.port}.kubeconfig"
@@ -153,54 +151,10 @@ class Plane:
         return found
 
 
-class Gate:
-    """A TCP proxy of this process: shut, it refuses and breaks connections."""
+class ApiGate(Gate):
+    """Before the API server, with a kubeconfig that leads through it."""
 
     kubeconfig: Path
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self.port = free_port()
-        self._server: socket.socket | None = None
-        self._open: list[socket.socket] = []
-        self.open()
-
-    def open(self) -> None:
-        self._server = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
-        threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
-
-    def shut(self) -> None:
-        assert self._server is not None
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for one in self._open:
-            with ExitStack() as stack:
-                stack.callback(one.close)
-                try:
-                    one.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
-        self._open.clear()
-
-    def _accept(self, server: socket.socket) -> None:
-        while True:
-            try:
-                near, _ = server.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                return
-            self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _carry(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
 
 
 @pytest.fixture(scope="session")

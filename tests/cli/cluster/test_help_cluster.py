@@ -7,7 +7,7 @@ import pytest
 from frazil_cli import main
 
 
-@pytest.mark.parametrize("command", ["watch", "doctor"])
+@pytest.mark.parametrize("command", ["push", "watch", "doctor"])
 def test_every_command_has_examples_its_exit_codes_and_kubectls_options(frazil, command):
     ended = frazil(command, "--help")
     assert ended.returncode == 0
@@ -19,7 +19,7 @@ def test_every_command_has_examples_its_exit_codes_and_kubectls_options(frazil, 
 def test_the_top_names_the_commands_of_a_cluster(frazil):
     ended = frazil("--help")
     assert "On a cluster" in ended.stdout
-    for command in ("watch", "doctor"):
+    for command in ("push", "watch", "doctor"):
         assert f" {command} " in ended.stdout
 
 
