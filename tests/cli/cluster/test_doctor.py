@@ -138,6 +138,7 @@ def test_a_pod_that_the_namespace_refuses_is_found_by_the_trial(plane, namespace
 def test_what_the_job_controller_is_refused_by_pod_security_is_told(plane, namespace, examine):
     plane.kubectl.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     pod = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}}
+    plane.job(namespace, "ice")
     meta = {"name": "ice-a0", "namespace": namespace}
     plane.kubectl.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {"template": pod}})
     plane.kubectl.until("pods are refused", lambda: wrong(examine("--no-probe")[1]) == ["admission"], seconds=60)
