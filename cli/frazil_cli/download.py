@@ -6,19 +6,16 @@ import fnmatch
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+from frazil_cli.parallel import each
 from frazil_cli.patience import patiently
 from frazil_jobs.base.exits import BadInput
 from frazil_jobs.base.files import sha256_of
 from frazil_jobs.base.keys import check_key
 from frazil_jobs.stores import ObjectStore
 
-_AHEAD = 4
-"""Downloads that wait for a thread, for each thread: the list of a million files is never held."""
 PART_SUFFIX = ".frazil-part"
 """Of the folder beside a file in which it's downloaded: whatever a store leaves there when it's killed goes with it."""
 
@@ -75,22 +72,8 @@ def fetch_all(
     on_done: Callable[[Done], None],
 ) -> None:
     """Bring all `wanted` below `folder`. Raises the first error, once the files in hand are ended."""
-    remaining = iter(wanted)
-    with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-        running: set[Future[Done]] = set()
-        try:
-            while True:
-                more = islice(remaining, threads * _AHEAD - len(running))
-                running |= {pool.submit(fetch_one, store, prefix, one, folder) for one in more}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    on_done(future.result())
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
+    for done in each(lambda one: fetch_one(store, prefix, one, folder), wanted, threads=threads):
+        on_done(done)
 
 
 def fetch_one(store: ObjectStore, prefix: str, wanted: Wanted, folder: Path) -> Done:

@@ -59,9 +59,7 @@ def command(
         typer.Option(file_okay=False, metavar="DIR", help="Where to.", show_default="a folder here, named as the job"),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Downloads at once.")] = 8,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=options.SCREEN, help="Say nothing but errors.")
-    ] = False,
+    quiet: options.Quiet = False,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:

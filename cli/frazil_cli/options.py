@@ -48,6 +48,7 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=_debug, rich_help_panel=SCREEN, help="Show the traceback of an error."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=SCREEN, help="Say nothing but errors.")]
 AsJson = Annotated[
     bool,
     typer.Option(

@@ -116,9 +116,7 @@ def command(
             metavar="URL", envvar="FRAZIL_REDIS_URL", rich_help_panel=TROUBLE, help="Use this Redis, start none."
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=options.SCREEN, help="Say nothing but errors.")
-    ] = False,
+    quiet: options.Quiet = False,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from frazil_cli.parallel import each
 from frazil_cli.patience import patiently
 from frazil_jobs.base.exits import BadConfiguration, BadInput
-from frazil_jobs.base.files import sha256_of
+from frazil_jobs.base.files import content_type_of, sha256_of
 from frazil_jobs.base.keys import check_key
 from frazil_jobs.stores import ObjectStore
 
@@ -62,29 +61,19 @@ def files_of(path: Path) -> Mapping[str, Path]:
 
 def push_all(store: ObjectStore, prefix: str, files: Mapping[str, Path], *, threads: int) -> Iterator[Pushed]:
     """Put all files below `prefix`, as they get there. Raises the first error, once the files in hand are ended."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="push") as pool:
-        running = [
-            pool.submit(_push_one, store, f"{prefix}/{name}" if name else prefix, path) for name, path in files.items()
-        ]
-        try:
-            for future in as_completed(running):
-                yield future.result()
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
+    named = ((f"{prefix}/{name}" if name else prefix, path) for name, path in files.items())
+    return each(lambda one: _push_one(store, *one), named, threads=threads)
 
 
 def _push_one(store: ObjectStore, key: str, path: Path) -> Pushed:
     """Put one file, unless it's there; again while the store is away for a short time."""
     sha256, size = sha256_of(path), path.stat().st_size
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
     def put() -> Pushed:
         there = store.stat(key)
         if there is not None and (there.sha256, there.size) == (sha256, size):
             return Pushed(key, size, pushed=False)
-        store.put_file(key, path, sha256=sha256, content_type=kind)
+        store.put_file(key, path, sha256=sha256, content_type=content_type_of(path))
         return Pushed(key, size, pushed=True)
 
     return patiently(put, stays="what is there")

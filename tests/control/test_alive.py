@@ -147,11 +147,6 @@ def test_results_wait_until_the_broker_takes_new_connections_again(worker: Worke
     wait_for(lambda: broker.hlen("unacked") == 0, what="all to be acknowledged")
 
 
-class Qos:
-    def __init__(self, *, room: bool) -> None:
-        self.can_consume = lambda: room
-
-
 @pytest.mark.parametrize(
     ("room", "busy", "alive"), [(True, False, True), (False, True, True), (True, True, True), (False, False, False)]
 )
@@ -161,7 +156,7 @@ def test_it_is_alive_while_it_can_take_a_task_or_has_one_at_work(tmp_path, monke
     beats: list[Callable[[], None]] = []
     consumer = SimpleNamespace(
         timer=SimpleNamespace(call_repeatedly=lambda _seconds, beat: beats.append(beat)),
-        task_consumer=SimpleNamespace(channel=SimpleNamespace(qos=Qos(room=room))),
+        task_consumer=SimpleNamespace(channel=SimpleNamespace(qos=SimpleNamespace(can_consume=lambda: room))),
         pool=SimpleNamespace(busy=busy),
     )
     Beat(consumer).start(consumer)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from frazil_cli.cluster.client import Object
+from frazil_cli.cluster.snapshot import concerns
 from frazil_cli.cluster.trial import Trial
 from frazil_operator.settings import Settings
 
@@ -96,10 +97,8 @@ class Observed:
 
     def _of_a_job_that_is_gone(self, event: Object) -> bool:
         about = event.get("involvedObject") or {}
-        name, names = str(about.get("name", "")), [name_of(job) for job in self.jobs]
-        if about.get("kind") in ("GenerationJob", "TrainingJob"):
-            return name not in names
-        return _CHILD.search(name) is not None and not any(name.startswith(f"{job}-a") for job in names)
+        ours = about.get("kind") in ("GenerationJob", "TrainingJob") or _CHILD.search(str(about.get("name", "")))
+        return bool(ours) and not any(concerns(event, job) for job in self.jobs)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ from frazil_jobs.stores import StoreConfig
 
 READ: Final = "read"
 WRITE: Final = "write"
+_WITH_OWN_KEYS: Final = {
+    READ: "fetch with --store, --endpoint and keys of your own",
+    WRITE: "put it there with any S3 client and keys of your own",
+}
+"""What a person may do who can't read the Secret."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def rights(cluster: Cluster, destination: str, right: str) -> dict[str, str]:
     except Forbidden as error:
         raise Forbidden(
             error.message,
-            remedy=f"you need the right to get the Secret {name} of {cluster.namespace!r}, or keys of the store of your own",
+            remedy=f"you need the right to get the Secret {name} of {cluster.namespace!r}; or {_WITH_OWN_KEYS[right]}",
         ) from None
     missing = [key for key in ("endpoint", "bucket", "accessKey", "secretKey") if not values.get(key)]
     if missing:

@@ -170,7 +170,8 @@ def concerns(event: Object, job: Object) -> bool:
     name, meta = str(about.get("name") or ""), job["metadata"]
     if about.get("kind") == job["kind"] and name == meta["name"]:
         return about.get("uid") in (None, meta["uid"])
-    if not re.fullmatch(rf"{re.escape(meta['name'])}-a\d+(-.+)?", name):
+    own = f"{meta['name']}-a"
+    if not (name.startswith(own) and re.fullmatch(r"\d+(-.+)?", name.removeprefix(own))):
         return False
     return _time(_when(event)) >= _time(str(meta.get("creationTimestamp") or ""))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mimetypes
 import os
 import tempfile
 from pathlib import Path
@@ -44,6 +45,11 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def content_type_of(path: Path) -> str:
+    """The media type that a file's name stands for."""
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def read_json(path: Path) -> Any:

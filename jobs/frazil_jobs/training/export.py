@@ -7,7 +7,6 @@ writes the index and all that stands around it. Weights are float32, or their ru
 from __future__ import annotations
 
 import json
-import mimetypes
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from frazil_jobs.base.files import content_type_of
 from frazil_jobs.outputs.spool import Entry, Spool
 from frazil_jobs.training.cutting import Stage
 from frazil_jobs.training.grid import Grid
@@ -61,7 +61,7 @@ def export(
         dist.all_gather_object(everywhere, written, group=group)
     if grid.rank == 0:
         files += _around(task, {name: sizes for part in everywhere for name, sizes in part.items()}, scratch)
-    return [spool.take(key, path, content_type=_type(path)) for key, path in files]
+    return [spool.take(key, path, content_type=content_type_of(path)) for key, path in files]
 
 
 def _around(task: Task, written: Mapping[str, Mapping[str, int]], scratch: Path) -> list[tuple[str, Path]]:
@@ -88,7 +88,3 @@ def _file_name(task: Task, number: int, count: int) -> str:
 
 def _key(task: Task, name: str) -> str:
     return "/".join(part for part in (FOLDER, task.weights_folder, name) if part)
-
-
-def _type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"

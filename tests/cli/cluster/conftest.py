@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from frazil_command import Frazil
 from gate import Gate
 from servers import RealRedis, RealS3, free_port, wait_for
 from testcluster import binaries
@@ -271,3 +272,10 @@ def _services(plane: Plane) -> None:
 def namespace(plane: Plane) -> str:
     """A namespace of this test."""
     return plane.namespace()
+
+
+@pytest.fixture
+def person(plane: Plane, frazil: Frazil, tmp_path: Path) -> Frazil:
+    """Who calls the command, with the administrator's kubeconfig unless a test says otherwise."""
+    frazil.env = {"KUBECONFIG": str(plane.kubeconfig), "HOME": str(tmp_path)}
+    return frazil

@@ -51,13 +51,6 @@ def fetched(folder):
     }
 
 
-@pytest.fixture
-def person(plane, frazil, tmp_path):
-    """Who calls the command, with the administrator's kubeconfig unless a test says otherwise."""
-    frazil.env = {"KUBECONFIG": str(plane.kubeconfig), "HOME": str(tmp_path)}
-    return frazil
-
-
 @pytest.mark.parametrize("public", [False, True])
 def test_a_finished_job_is_fetched_by_its_name(plane, namespace, person, public):
     plane.tenant(namespace, public=plane.store.endpoint if public else "")

@@ -8,13 +8,12 @@ from frazil_jobs.stores import open_store
 
 
 @pytest.fixture
-def person(plane, frazil, tmp_path):
-    """Who calls the command, with the administrator's kubeconfig."""
-    frazil.env = {"KUBECONFIG": str(plane.kubeconfig), "HOME": str(tmp_path)}
-    (frazil.folder / "shapes" / "vae").mkdir(parents=True)
-    (frazil.folder / "shapes" / "model_index.json").write_text("{}")
-    (frazil.folder / "shapes" / "vae" / "weights.bin").write_bytes(b"12345")
-    return frazil
+def person(person):
+    """With a folder to push."""
+    (person.folder / "shapes" / "vae").mkdir(parents=True)
+    (person.folder / "shapes" / "model_index.json").write_text("{}")
+    (person.folder / "shapes" / "vae" / "weights.bin").write_bytes(b"12345")
+    return person
 
 
 def stored(plane, namespace):

@@ -43,16 +43,9 @@ def main() -> int:
             if args.command == "install":
                 installation = Installation(cluster)
                 installation.install(values(*TENANTS))
-                job = example(installation)
-                print(f"Frazil is installed. Jobs can run in the namespaces {' and '.join(TENANTS)}:\n")
-                print(f"export PATH={cluster.bin}:{CHECKOUT}/.venv/bin:$PATH")
-            print(f"export KUBECONFIG={cluster.kubeconfig}")
-            if args.command == "install":
-                print(f"kubectl apply -f {job}      # six pictures by the small model, from this cluster's store")
-                print(f"frazil watch first -n {TENANTS[0]}")
-                print(f"frazil fetch first -n {TENANTS[0]} --to pictures")
-                print(f"frazil doctor -n {TENANTS[0]}")
-                print("\n`make cluster-down` ends it.")
+                print(first_steps(installation, example(installation)))
+            else:
+                print(f"export KUBECONFIG={cluster.kubeconfig}")
         elif args.command == "image":
             if args.part is None:
                 parser.error("image: which one?")
@@ -73,6 +66,21 @@ def main() -> int:
             print(cluster.logs(lines=8), file=sys.stderr)
         return 1
     return 0
+
+
+def first_steps(installation: Installation, job: Path) -> str:
+    """What to type next."""
+    cluster, tenant = installation.cluster, TENANTS[0]
+    return f"""Frazil is installed. Jobs can run in the namespaces {" and ".join(TENANTS)}:
+
+export PATH={cluster.bin}:{CHECKOUT}/.venv/bin:$PATH
+export KUBECONFIG={cluster.kubeconfig}
+kubectl apply -f {job}      # six pictures by the small model, from this cluster's store
+frazil watch first -n {tenant}
+frazil fetch first -n {tenant} --to pictures
+frazil doctor -n {tenant}
+
+`make cluster-down` ends it."""
 
 
 def example(installation: Installation) -> Path:
