@@ -12,6 +12,7 @@ there, and isn't made by reading.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -30,6 +31,13 @@ from frazil_jobs.training.optimizer import Ema
 METADATA: Final = "metadata"
 """The file that torch calls `.metadata`: a hidden name is no key of a store."""
 _TORCHS_NAME: Final = ".metadata"
+
+
+class _Named(FileSystem):
+    """A checkpoint's files, named so that a store takes them. Nothing is renamed: the ranks of a pod read one folder."""
+
+    def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str | os.PathLike[str]:
+        return super().concat_path(path, METADATA if suffix == _TORCHS_NAME else suffix)
 
 
 def gathered(
@@ -53,15 +61,16 @@ def write(state: dict[str, torch.Tensor], folder: Path, group: dist.ProcessGroup
     """Write a state with the other ranks. Returns the files that this rank wrote. A collective."""
     rank = dist.get_rank(group) if dist.is_initialized() else 0
     folder.mkdir(parents=True, exist_ok=True)
+    writer = FileSystemWriter(folder, single_file_per_rank=True, sync_files=False)
+    writer.fs = _Named()
     save(
         state,
-        storage_writer=FileSystemWriter(folder, single_file_per_rank=True, sync_files=False),
+        storage_writer=writer,
         process_group=group,
         no_dist=not dist.is_initialized(),
     )
     files = sorted(folder.glob(f"__{rank}_*.distcp"))
     if rank == 0:
-        (folder / _TORCHS_NAME).replace(folder / METADATA)
         files.append(folder / METADATA)
     return files
 
@@ -79,9 +88,8 @@ def read(
 
     The checkpoint is of this model. Raises BadConfiguration where it was written with other ranks or without means.
     """
-    if (folder / METADATA).exists():
-        (folder / METADATA).replace(folder / _TORCHS_NAME)
     reader = FileSystemReader(folder)
+    reader.fs = _Named()
     stored = {
         name: value
         for name, value in reader.read_metadata().state_dict_metadata.items()
