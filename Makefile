@@ -22,10 +22,12 @@ test: setup check cluster-build ## The checks and the quick tests, also those on
 	@$(PYTEST) -n 2 -m 'not slow and not cluster' $(ARGS) || test $$? -eq 5
 	$(PYTEST) -m 'not slow and cluster' $(ARGS) || test $$? -eq 5
 
-test-all: setup check cluster-build ## Every test, the slow ones too.
-	@$(PYTEST) -n 2 -m 'not slow and not cluster' $(ARGS) || test $$? -eq 5
-	$(PYTEST) -m 'slow and not cluster' $(ARGS) || test $$? -eq 5
-	$(PYTEST) -m cluster $(ARGS) || test $$? -eq 5
+test-all: setup check cluster-build ## Every test, the slow ones too; a part that fails does not keep the next from running.
+	@failed=0
+	$(PYTEST) -n 2 -m 'not slow and not cluster' $(ARGS) || test $$? -eq 5 || failed=1
+	$(PYTEST) -m 'slow and not cluster' $(ARGS) || test $$? -eq 5 || failed=1
+	$(PYTEST) -m cluster $(ARGS) || test $$? -eq 5 || failed=1
+	exit $$failed
 
 cluster: setup ## A real Kubernetes on this machine with Frazil installed, to try things on (needs root; Go the first time).
 	@$(TESTCLUSTER) install
