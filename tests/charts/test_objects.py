@@ -202,7 +202,7 @@ def test_every_value_is_described():
         if not value.get("description")
         and not parts.get(str(value.get("$ref")).rpartition("/")[2], value).get("description")
     ]
-    assert nameless == [".destinations"]  # its items are
+    assert nameless == []
 
 
 def test_the_service_monitor_finds_the_operators_service(helm):

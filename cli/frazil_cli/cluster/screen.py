@@ -52,6 +52,12 @@ class Lines:
         if silence and not self._silence:
             self._say(f"! {silence}")
         self._silence = silence
+        over = [job for job in jobs if job.finished and job.uid not in self._seen] if len(jobs) > 1 else []
+        for job in over[:SHOWN_JOBS]:
+            self._say(f"{job.name}: {job.phase}")
+        if len(over) > SHOWN_JOBS:
+            self._say(f"and {len(over) - SHOWN_JOBS} more that are over")
+        self._seen.update({job.uid: job for job in over})
         for job in jobs:
             before = self._seen.get(job.uid)
             for line in self._news(job, before):
@@ -74,13 +80,15 @@ class Lines:
             for one in job.events
             if one.kind == "Warning" and (one.at, one.reason) not in told
         ]
+        ended = job.finished and (before is None or not before.finished)
         now = time.monotonic()
         said_at, *said = self._counted.get(job.uid, (float("-inf"), 0, 0))
-        if job.total and said != [job.done, job.made] and (job.finished or now - said_at >= LINE_EVERY_SECONDS):
+        due = ended if job.finished else now - said_at >= LINE_EVERY_SECONDS
+        if job.total and said != [job.done, job.made] and due:
             self._counted[job.uid] = (now, job.done, job.made)
             lines.append(counts(job))
-        if job.finished and (before is None or not before.finished):
-            lines += [f"results: {job.results}", fetch_them(job)] if job.results else []
+        if ended:
+            lines += results(job)
         return lines
 
     def _say(self, line: str) -> None:
@@ -162,10 +170,12 @@ def counts(job: Snapshot) -> str:
     return " · ".join(parts)
 
 
-def fetch_them(job: Snapshot) -> str:
-    """The next command."""
+def results(job: Snapshot) -> list[str]:
+    """Where the results of a finished job are, and the next command; nothing where it left none."""
+    if not job.results or not (job.done or job.phase == "Complete"):
+        return []
     partial = "" if job.phase == "Complete" else " --partial"
-    return f"fetch them: frazil fetch {job.name} -n {job.namespace}{partial}"
+    return [f"results: {job.results}", f"fetch them: frazil fetch {job.name} -n {job.namespace}{partial}"]
 
 
 def _pace(job: Snapshot) -> list[str]:
@@ -235,9 +245,8 @@ def _details(job: Snapshot, *, alone: bool) -> list[RenderableType]:
     ]
     if alone:
         lines += [_event(one) for one in job.events]
-        if job.finished and job.results:
-            lines.append(Text.assemble(("  results  ", "dim"), job.results))
-            lines.append(Text.assemble(("  → ", "cyan"), fetch_them(job)))
+        if job.finished:
+            lines += [Text.assemble(("  → ", "cyan"), line) for line in results(job)]
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +23,8 @@ _TROUBLE: Final = frozenset(
         c.UNSCHEDULABLE,
         c.PROVIDER_UNAVAILABLE,
         c.IMAGE_PULL,
+        c.CONTAINER_NOT_MADE,
+        c.REFUSED,
         c.WORKER_FAILED,
         c.DISRUPTED,
         c.UPLOAD_FAILED,
@@ -202,9 +204,12 @@ def _routine(event: Object) -> bool:
     return event.get("type") != "Warning" and (event.get("involvedObject") or {}).get("kind") == "Pod"
 
 
-def _notes(conditions: Iterable[Mapping[str, Any]]) -> Iterable[Note]:
+def _notes(conditions: Sequence[Mapping[str, Any]]) -> Iterable[Note]:
+    suspended = any(one.get("type") == c.SUSPENDED and one.get("status") == "True" for one in conditions)
     for condition in conditions:
         kind, reason = str(condition.get("type")), str(condition.get("reason") or "")
+        if suspended and kind == c.PODS_READY:  # no pods are wanted
+            continue
         trouble = reason in _TROUBLE or (kind == c.FAILED and condition.get("status") == "True")
         if (condition.get("status") == "True") != (kind in _WHEN_TRUE):
             continue

@@ -51,7 +51,7 @@ GANG_SCHEDULED: Final = "GangScheduled"
 SCHEDULED: Final = "Scheduled"
 """All are placed; the message names the provider."""
 UNSCHEDULABLE: Final = "Unschedulable"
-"""They don't fit now; the message is the scheduler's own."""
+"""They don't fit now; the message is the scheduler's own. Also of PodsReady."""
 NOT_REQUIRED: Final = "NotRequired"
 """One pod a replica, or gang: None."""
 PROVIDER_UNAVAILABLE: Final = "ProviderUnavailable"
@@ -65,6 +65,8 @@ WAITING_FOR_PODS: Final = "WaitingForPods"
 """They are being made, placed or started."""
 IMAGE_PULL: Final = "ImagePull"
 """An image can't be pulled; the message names it."""
+CONTAINER_NOT_MADE: Final = "ContainerNotMade"
+"""The kubelet can't make a container (a Secret that isn't there, a setting that is not allowed); the message is its own."""
 REFUSED: Final = "Refused"
 """The API server refuses an object of the job (a quota, a policy), or somebody else's has its name; tried again."""
 
@@ -137,7 +139,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     SUSPENDED: (USER_REQUESTED, RESUMED),
     QUOTA_RESERVED: (ADMITTED, NO_QUEUE, WAITING_FOR_QUOTA, TOPOLOGY_PLACEMENT_FAILED, PREEMPTED),
     GANG_SCHEDULED: (SCHEDULED, UNSCHEDULABLE, NOT_REQUIRED, PROVIDER_UNAVAILABLE),
-    PODS_READY: (ALL_READY, WAITING_FOR_PODS, IMAGE_PULL, REFUSED),
+    PODS_READY: (ALL_READY, WAITING_FOR_PODS, UNSCHEDULABLE, IMAGE_PULL, CONTAINER_NOT_MADE, REFUSED),
     RESTARTING: (WORKER_FAILED, DISRUPTED, RESTARTED),
     OUTPUTS_STORED: (ALL_STORED, UPLOADING, FINALIZING, UPLOAD_FAILED, REMOVAL_FAILED),
     CHECKPOINT_STORED: (STORED, UPLOADING, NO_CHECKPOINT),

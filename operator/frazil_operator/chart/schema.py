@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from frazil_operator.chart.values import Values
 
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / "charts" / "values.schema.json"
 REFERENCE = ROOT / "docs" / "values.md"
+DEFAULTS = ROOT / "charts" / "values.yaml"
+_NONE = object()
 
 
 def schema() -> dict[str, Any]:
@@ -44,34 +48,38 @@ def text() -> str:
 def reference() -> str:
     """The table for people: every value with its type, default and meaning."""
     found = schema()
+    file = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
+    defaults = Values.model_validate(file).model_dump(mode="json", by_alias=True)
     lines = [
         "# Values of the chart",
         "",
-        "Made from `operator/frazil_operator/chart/values.py`. `[]` stands for each element of a list.",
+        "Made from `operator/frazil_operator/chart/values.py`. `[]` stands for each element of a list, which",
+        "has the default where it leaves the value out.",
         "",
         "| value | type | default | what it is |",
         "|---|---|---|---|",
-        *_rows("", found, found.get("$defs", {})),
+        *_rows("", found, found.get("$defs", {}), defaults),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _rows(path: str, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
+def _rows(path: str, part: Mapping[str, Any], definitions: Mapping[str, Any], defaults: Any) -> Iterator[str]:
+    """`defaults`: of `part`, or None where it has none of its own."""
     for name, field in part.get("properties", {}).items():
         where = f"{path}.{name}" if path else name
         inner = _resolved(field, definitions)
         item = _resolved(inner.get("items") or {}, definitions)
         told = field.get("description") or inner.get("description") or ""
+        value = defaults.get(name, _NONE) if isinstance(defaults, Mapping) else field.get("default", _NONE)
+        if "properties" not in inner or value is None:
+            told_below = value is _NONE or "properties" in item
+            default = "" if told_below else f"`{json.dumps(value, ensure_ascii=False)}`"
+            cells = (f"`{where}`", _kind(inner), default, " ".join(told.split()))
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         if "properties" in inner:
-            yield from _rows(where, inner, definitions)
-            continue
-        default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else ""
+            yield from _rows(where, inner, definitions, value)
         if "properties" in item:
-            default = ""
-        cells = (f"`{where}`", _kind(inner), f"`{default}`" if default else "", " ".join(told.split()))
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        if "properties" in item:
-            yield from _rows(f"{where}[]", item, definitions)
+            yield from _rows(f"{where}[]", item, definitions, None)
 
 
 def _resolved(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -222,6 +222,8 @@ class Values(Part):
     jobs: JobsValues = Field(default_factory=JobsValues)
     allow: Allow = Field(default_factory=Allow)
     destinations: list[DestinationValues] = Field(default_factory=lambda: [DestinationValues()], min_length=1)
+    """Places for results, of which jobs name one in output.destination. By default one in the bundled MinIO. Helm replaces
+    a list whole."""
     redis: RedisValues = Field(default_factory=RedisValues)
     minio: MinioValues = Field(default_factory=MinioValues)
     network_policy: NetworkPolicyValues = Field(default_factory=NetworkPolicyValues)

@@ -44,6 +44,9 @@ class _Open:
     ask: Ask
     task_id: str
     asked_at: float
+    """Last."""
+    since: float
+    """Asked for the first time."""
     about: Mapping[str, Any] = field(default_factory=structlog.contextvars.get_contextvars)
     """How log lines name the job, of whoever asked: it's asked again from elsewhere."""
 
@@ -88,7 +91,8 @@ class Control:
             return
         if ask.key not in self._open:
             self._serial += 1
-            self._open[ask.key] = _Open(ask, f"{ask.key}/{time.time_ns()}-{self._serial}", self._clock())
+            now = self._clock()
+            self._open[ask.key] = _Open(ask, f"{ask.key}/{time.time_ns()}-{self._serial}", now, since=now)
             await self._send(self._open[ask.key])
 
     async def _send(self, question: _Open) -> None:
@@ -119,12 +123,21 @@ class Control:
         """Look for answers, until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            self._tell()
             try:
                 await self._look()
             except (redis.RedisError, OSError) as error:
                 self._metrics.outages.labels(during="polling").inc()
                 log.warning("Redis does not answer", error=str(error))
                 await asyncio.sleep(POLL_SECONDS * 8)
+
+    def _tell(self) -> None:
+        """Metrics of what is not answered."""
+        for name in _TASKS:
+            count = sum(question.ask.name == name for question in self._open.values())
+            self._metrics.tasks_open.labels(task=name).set(count)
+        first = min((question.since for question in self._open.values()), default=None)
+        self._metrics.task_oldest_seconds.set(0.0 if first is None else self._clock() - first)
 
     async def _look(self) -> None:
         questions = list(self._open.values())

@@ -37,6 +37,14 @@ class Metrics:
         self.asks = Counter(
             "frazil_tasks_asked", "Tasks asked of the workers, each time they are.", ["task"], registry=self.registry
         )
+        self.tasks_open = Gauge(
+            "frazil_tasks_open", "Tasks that the workers have not answered.", ["task"], registry=self.registry
+        )
+        self.task_oldest_seconds = Gauge(
+            "frazil_task_oldest_seconds",
+            "Age of the oldest task that is not answered; it grows while no worker is at work.",
+            registry=self.registry,
+        )
         self.gang_provider = Gauge(
             "frazil_gang_provider", "1 for the gang scheduling in use.", ["provider"], registry=self.registry
         )

@@ -14,7 +14,7 @@ from frazil_operator.reconcile.plan import Object
 from frazil_operator.reconcile.times import time_of
 
 _PULL: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_STUCK: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_NOT_MADE: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _LONGEST_MESSAGE: Final = 700
 
 
@@ -93,7 +93,8 @@ def idle_since(pod: Object) -> datetime | None:
 class Trouble(NamedTuple):
     """Why a pod doesn't start."""
 
-    kind: Literal["Image", "Stuck", "Unschedulable"]
+    reason: Literal["ImagePull", "ContainerNotMade", "Unschedulable"]
+    """Of the condition PodsReady."""
     message: str
 
 
@@ -104,9 +105,9 @@ def trouble(pod: Object) -> Trouble | None:
         reason = waiting.get("reason", "")
         said = f"{container.get('name')}: {waiting.get('message') or reason}"
         if reason in _PULL:
-            return Trouble("Image", f"{container.get('image')}: {waiting.get('message') or reason}")
-        if reason in _STUCK:
-            return Trouble("Stuck", said)
+            return Trouble("ImagePull", f"{container.get('image')}: {waiting.get('message') or reason}")
+        if reason in _NOT_MADE:
+            return Trouble("ContainerNotMade", said)
     for one in (pod.get("status") or {}).get("conditions") or ():
         if one.get("type") == "PodScheduled" and one.get("status") == "False" and one.get("reason") == "Unschedulable":
             return Trouble("Unschedulable", str(one.get("message", "")))

@@ -34,6 +34,7 @@ _WARNINGS: Final = frozenset(
         c.UNSCHEDULABLE,
         c.PROVIDER_UNAVAILABLE,
         c.IMAGE_PULL,
+        c.CONTAINER_NOT_MADE,
         c.REFUSED,
         c.WORKER_FAILED,
         c.DISRUPTED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from frazil_jobs.api import conditions as c
@@ -12,6 +13,12 @@ from frazil_operator.settings import Settings
 
 _NEXT_LOOK_SECONDS: Final = 1.0
 NODE_LOST: Final = "NodeLost"
+_WORDS: Final = {
+    c.UNSCHEDULABLE: "a pod can't be placed",
+    c.IMAGE_PULL: "an image can't be pulled",
+    c.CONTAINER_NOT_MADE: "a pod can't start",
+}
+_OWN_SECRET: Final = re.compile(r'secret "frazil-\S+" not found')
 
 
 def tell_readiness(draft: Draft, *, ready: int, wanted: int) -> None:
@@ -21,16 +28,12 @@ def tell_readiness(draft: Draft, *, ready: int, wanted: int) -> None:
     if wanted and ready >= wanted:
         draft.condition(c.PODS_READY, "True", reason=c.ALL_READY, message=f"{ready} of {wanted} pods are ready")
         return
-    found = first_trouble(draft)
-    if found is None:
-        draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message=f"{ready} of {wanted} pods are ready")
-    elif found.kind == "Image":
-        message = f"an image can't be pulled: {found.message}"
-        draft.condition(c.PODS_READY, "False", reason=c.IMAGE_PULL, message=message)
-    else:
-        words = "a pod can't be placed" if found.kind == "Unschedulable" else "a pod can't start"
-        message = f"{ready} of {wanted} pods are ready; {words}: {found.message}"
-        draft.condition(c.PODS_READY, "False", reason=c.WAITING_FOR_PODS, message=message)
+    found, message = first_trouble(draft), f"{ready} of {wanted} pods are ready"
+    if found is not None:
+        message += f"; {_WORDS[found.reason]}: {found.message}"
+        if _OWN_SECRET.search(found.message):
+            message += "; the chart gives it to the namespaces of its value `tenants`: is this one there?"
+    draft.condition(c.PODS_READY, "False", reason=found.reason if found else c.WAITING_FOR_PODS, message=message)
 
 
 def first_trouble(draft: Draft) -> Trouble | None:

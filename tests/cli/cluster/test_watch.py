@@ -91,10 +91,15 @@ def test_warnings_of_the_jobs_children_are_told_and_those_of_others_not(plane, n
 def test_a_failed_job_is_exit_code_1_and_the_reason(plane, namespace, person):
     plane.job(namespace, "ice")
     why = condition("Failed", "True", "MaxFailedShards", "1 shard has failed, 0 may: out of memory")
-    plane.status(namespace, "ice", phase="Failed", conditions=[why])
+    uri = "s3://frazil/results/x/"
+    plane.status(namespace, "ice", phase="Failed", conditions=[why], progress=progress(0), outputs={"uri": uri})
     ended = person("watch", "ice", "-n", namespace)
     assert ended.returncode == 1
     assert "ice: ! MaxFailedShards: 1 shard has failed, 0 may: out of memory" in ended.stdout
+    assert "fetch" not in ended.stdout, "it stored nothing"
+    plane.status(namespace, "ice", progress=progress(3))
+    ended = person("watch", "ice", "-n", namespace)
+    assert f"ice: fetch them: frazil fetch ice -n {namespace} --partial" in ended.stdout
 
 
 def test_a_deleted_job_is_exit_code_1(plane, namespace, person):
@@ -120,13 +125,17 @@ def test_a_job_made_again_under_its_name_is_another_one(plane, namespace, person
 def test_a_namespace_ends_when_none_is_at_work_and_fails_with_one_that_failed_meanwhile(plane, namespace, person):
     for name in ("ice", "snow", "old"):
         plane.job(namespace, name)
-    plane.status(namespace, "old", phase="Failed")
+    why = condition("Failed", "True", "MaxFailedShards", "out of memory")
+    uri = "s3://frazil/results/x/"
+    plane.status(namespace, "old", phase="Failed", conditions=[why], progress=progress(3), outputs={"uri": uri})
     watching = person.start("watch", "-n", namespace)
     until_said(person, watching, "snow: New")
     plane.status(namespace, "ice", phase="Complete")
     until_said(person, watching, "ice: Complete")
     plane.status(namespace, "snow", phase="Complete")
-    assert person.ended(watching, timeout=60).returncode == 0  # "old" had failed before
+    ended = person.ended(watching, timeout=60)
+    assert ended.returncode == 0  # "old" had failed before
+    assert [line for line in ended.stdout.splitlines() if line.startswith("old")] == ["old: Failed"]
     plane.job(namespace, "sleet")
     again = person.start("watch", "-n", namespace)
     until_said(person, again, "sleet: New")

@@ -34,7 +34,8 @@ class Asking:
     def __init__(self, server: RealRedis, client: redis.asyncio.Redis) -> None:
         self.server, self.clock, self.heard = server, Clock(), []
         self.app = make_app(server.url)
-        self.control = Control(self.app, client, answered=self.heard.append, metrics=Metrics(), clock=self.clock)
+        self.metrics = Metrics()
+        self.control = Control(self.app, client, answered=self.heard.append, metrics=self.metrics, clock=self.clock)
 
     def asked(self) -> int:
         """Messages that wait for a worker."""
@@ -204,6 +205,24 @@ def test_a_question_whose_worker_is_lost_is_asked_again_after_a_while(server):
             assert found.asked() == 1
             found.clock.now += LOST_SECONDS["inspect"] + 1
             await found.until(lambda: found.asked() == 2)
+
+    asyncio.run(story())
+
+
+def test_what_no_worker_answers_is_told_with_its_age_also_when_it_was_asked_again(server):
+    def told(found: Asking) -> tuple[float | None, float | None]:
+        value = found.metrics.registry.get_sample_value
+        return value("frazil_tasks_open", {"task": "inspect"}), value("frazil_task_oldest_seconds")
+
+    async def story():
+        async with asking(server) as found:
+            await found.until(lambda: told(found) == (0.0, 0.0))
+            await found.control.ask(ASK)
+            found.clock.now += LOST_SECONDS["inspect"] + 1
+            await found.until(lambda: found.asked() == 2)
+            await found.until(lambda: told(found) == (1.0, LOST_SECONDS["inspect"] + 1))
+            found.work({"prompts": PIN["prompts"]})
+            await found.until(lambda: told(found) == (0.0, 0.0))
 
     asyncio.run(story())
 

@@ -410,6 +410,15 @@ def test_the_deadlines_fail_the_job_and_stop_its_pods():
     assert world.job()["spec"]["suspend"] is True
 
 
+def unscheduled(message: str) -> dict:
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+
+
+def waits(container: str, message: str) -> dict:
+    waiting = {"reason": "CreateContainerConfigError", "message": message}
+    return {"name": container, "state": {"waiting": waiting}}
+
+
 def test_a_job_that_never_starts_fails_with_the_reason():
     world = started(generation_job(preRunningDeadlineSeconds=30))
     waiting = {"name": "compute", "image": "nope:1", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
@@ -420,6 +429,37 @@ def test_a_job_that_never_starts_fails_with_the_reason():
     world.settle()
     assert world.condition("Failed") == ("True", "PreRunningDeadlineExceeded")
     assert "nope:1" in str(world.status["conditions"])
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (
+            {"conditions": [unscheduled("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")]},
+            "Unschedulable",
+            "0 of 1 pods are ready; a pod can't be placed: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+        ),
+        (
+            {"initContainerStatuses": [waits("fetch", 'secret "frazil-default-read" not found')]},
+            "ContainerNotMade",
+            '0 of 1 pods are ready; a pod can\'t start: fetch: secret "frazil-default-read" not found; the chart gives it '
+            "to the namespaces of its value `tenants`: is this one there?",
+        ),
+        (
+            {"containerStatuses": [waits("compute", 'secret "my-token" not found')]},
+            "ContainerNotMade",
+            '0 of 1 pods are ready; a pod can\'t start: compute: secret "my-token" not found',
+        ),
+    ],
+    ids=["no room", "no tenant", "a secret of its own"],
+)
+def test_what_keeps_a_pod_from_starting_is_a_reason_of_its_own_and_an_event(status, reason, words):
+    world = started(generation_job())
+    world.pod("ice-a0", phase="Pending", **status)
+    world.settle()
+    assert world.condition("PodsReady") == ("False", reason)
+    assert next(one["message"] for one in world.status["conditions"] if one["type"] == "PodsReady") == words
+    assert [event.type for event in world.events if event.reason == reason] == ["Warning"]
 
 
 def test_waiting_in_a_queue_does_not_count_for_the_pre_running_deadline():
