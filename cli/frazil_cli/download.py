@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from frazil_cli.parallel import each
 from frazil_cli.patience import patiently
 from frazil_jobs.base.exits import BadInput
-from frazil_jobs.base.files import sha256_of
+from frazil_jobs.base.files import sha256_of, sync
 from frazil_jobs.base.keys import check_key
 from frazil_jobs.stores import ObjectStore
 
@@ -97,7 +96,7 @@ def fetch_one(store: ObjectStore, prefix: str, wanted: Wanted, folder: Path) -> 
                     f"the store's {wanted.key} is not what was made: its sha256 is {sha256_of(part)}, not {expected}",
                     remedy="run the job again to have it made again, after deleting the object",
                 )
-        _sync(part)
+        sync(part)
         part.replace(target)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
@@ -129,11 +128,3 @@ def _is_right(store: ObjectStore, name: str, target: Path, wanted: Wanted) -> bo
             return False
         size, sha256 = info.size, info.sha256
     return (size is None or target.stat().st_size == size) and sha256_of(target) == sha256
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

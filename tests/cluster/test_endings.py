@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from testcluster.tenant import PROMPTS
+from testcluster.cluster import CLAIM
+from testcluster.tenant import PROMPTS, Tenant
 
 BROKEN = {"template": {"env": [{"name": "PYTHONHOME", "value": "/nowhere"}]}}
 """The GPU container can't begin: it ends with exit code 1."""
@@ -183,3 +184,30 @@ def test_a_job_whose_time_to_live_is_over_is_deleted_with_its_pods(tenant):
         "its children are gone",
         lambda: not tenant.cluster.list("jobs,pods,configmaps", namespace=tenant.namespace, selector=selector),
     )
+
+
+def test_a_namespace_that_is_deleted_goes_with_the_job_at_work_in_it(tenant):
+    """Kubernetes by itself waits for ever: for a pod of each index in place of the one that it has taken away."""
+    cluster, namespace = tenant.cluster, "leaves"
+    cluster.namespace(namespace)
+    cluster.environment_in(namespace)
+    try:
+        job = tenant.small_job("stays")
+        cluster.apply({**job, "metadata": {"name": "stays", "namespace": namespace}})
+        here = Tenant(tenant.installation, namespace)
+
+        def told() -> dict | None:
+            found = {one["type"]: one for one in here.status("stays").get("conditions", ())}.get("PodsReady", {})
+            return found if found.get("reason") == "ContainerNotMade" else None
+
+        found = cluster.until("the status says what the namespace lacks", told, seconds=120)
+        assert found["message"].endswith(
+            "the chart gives it to the namespaces of its value `tenants`: is this one there?"
+        )
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+        gone = ["get", "namespace", namespace]
+        cluster.until("it is gone", lambda: cluster.kubectl(*gone, check=False).returncode != 0, seconds=240)
+    finally:
+        cluster.kubectl("delete", "generationjobs", "--all", "-n", namespace, "--timeout=60s", check=False)
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false", check=False)
+        cluster.kubectl("delete", "persistentvolume", f"{CLAIM}-{namespace}", "--wait=false", check=False)

@@ -105,6 +105,7 @@ class World:
     config_map_text: str | None = None
     strangers: tuple[str, ...] = ()
     refused: str = ""
+    namespace_ends: bool = False
     events: list[Any] = field(default_factory=list)
     writes: int = 0
     status_writes: int = 0
@@ -130,6 +131,7 @@ class World:
             config_map_text=self.config_map_text,
             strangers=self.strangers,
             refused=self.refused,
+            namespace_ends=self.namespace_ends,
         )
 
     def plan(self) -> Plan:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frazil_jobs.base.exits import BadConfiguration, TryAgain
-from frazil_jobs.base.files import sha256_of, sync_folder, write_atomically
+from frazil_jobs.base.files import sha256_of, sync, write_atomically
 from frazil_jobs.base.log import get_logger
 from frazil_jobs.inputs.locations import clean_path
 from frazil_jobs.inputs.progress import Report, bytes_below, watched
@@ -166,9 +165,9 @@ def _one(file: RemoteFile, *, target: Path, partial: Path, download: Download) -
         announced = f"{file.size:,} bytes" + (f" and sha256 {file.sha256}" if file.sha256 else "")
         raise TryAgain(f"{file.name} arrived with {size:,} bytes and sha256 {digest}; announced were {announced}")
     final.parent.mkdir(parents=True, exist_ok=True)
-    _sync(arrived)
+    sync(arrived)
     arrived.replace(final)
-    sync_folder(final.parent)
+    sync(final.parent)
     return CachedFile(name=file.name, size=size, sha256=digest)
 
 
@@ -215,14 +214,6 @@ def _check_space(home: Path, missing: int) -> None:
             field="spec.model.cache",
             remedy="give it more room, or another folder with FRAZIL_MODEL_CACHE",
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from frazil_jobs.base.exits import TryAgain
-from frazil_jobs.base.files import sha256_of, sync_folder, write_atomically
+from frazil_jobs.base.files import sha256_of, sync, write_atomically
 from frazil_jobs.base.keys import check_key
 
 DEFAULT_LIMIT_BYTES: Final = 8 << 30
@@ -147,7 +147,7 @@ class Spool:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.replace(self.root / "payload" / entry.id)
-        sync_folder(self.root / "payload")
+        sync(self.root / "payload")
         write_atomically(self.root / "entry" / f"{entry.id}.json", entry.model_dump_json())
         return entry
 

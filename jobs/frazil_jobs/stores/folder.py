@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from frazil_jobs.base.files import sha256_of, sync_folder, write_atomically
+from frazil_jobs.base.files import sha256_of, sync, write_atomically
 from frazil_jobs.base.keys import check_key
 from frazil_jobs.stores.base import SHA256, ObjectInfo, StoreDenied, StoreUnreachable
 
@@ -69,7 +69,7 @@ class FolderStore:
                 os.fsync(copy.fileno())
             self._note(key, {**(metadata or {}), SHA256: sha256}, content_type)
             temporary.replace(target)
-            sync_folder(target.parent)
+            sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
         return self._info(key)

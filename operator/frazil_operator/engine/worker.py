@@ -124,6 +124,9 @@ class Worker:
             if problem:
                 await self._carry_out(key, job, plan)
                 return _CONFIG_MAP_AGAIN_SECONDS
+        elif plan.look_at_namespace and await self._known.kube.namespace_ends(key.namespace):
+            log.info("its namespace is being deleted: the job's pods are let go")
+            plan = reconcile(replace(observed, namespace_ends=True), known.clock(), known.settings)
         try:
             await self._carry_out(key, job, plan)
         except Refused as error:

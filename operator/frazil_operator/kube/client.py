@@ -28,11 +28,13 @@ Count = Callable[[str, str], None]
 class KubeError(Exception):
     """The API server said no, or nothing. `reason` is its own word."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, *, causes: frozenset[str] = frozenset()) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.causes = causes
+        """Reasons of the details."""
 
 
 class NotFound(KubeError):
@@ -135,6 +137,18 @@ class Kube:
             return False
         return any(resource.get("kind") == kind for resource in found.get("resources", ()))
 
+    async def namespace_ends(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted: what its API says to a ConfigMap that is only tried. (An operator for some
+        namespaces may not read any.)"""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "frazil-"}}
+        try:
+            await self.request("POST", path_of("v1", "ConfigMap", namespace), body=body, query={"dryRun": "All"})
+        except Forbidden as error:
+            return "NamespaceTerminating" in error.causes
+        except NotFound:
+            return True
+        return False
+
     async def _write(
         self,
         verb: str,
@@ -189,6 +203,7 @@ def _error(status: int, body: Any) -> KubeError:
     try:
         said = json.loads(text)
         reason, message = str(said.get("reason", "")), str(said.get("message", ""))
+        causes = frozenset(str(one.get("reason")) for one in (said.get("details") or {}).get("causes") or ())
     except ValueError:
-        reason, message = "", text[:500]
-    return _CLASSES.get(status, Unavailable)(status, reason, message)
+        reason, message, causes = "", text[:500], frozenset()
+    return _CLASSES.get(status, Unavailable)(status, reason, message, causes=causes)

@@ -188,6 +188,14 @@ def lost_in(pod: Object, now: datetime, *, after: float) -> float | None:
     return (due + timedelta(seconds=after) - now).total_seconds()
 
 
+def held_in(pod: Object, now: datetime, *, after: float) -> float | None:
+    """Seconds until a pod that is being deleted and has ended is gone for too long to be on its way out."""
+    due = time_of(pod["metadata"].get("deletionTimestamp"))
+    if due is None or not pod_ended(pod):
+        return None
+    return (due + timedelta(seconds=after) - now).total_seconds()
+
+
 def index_of(pod: Object) -> int:
     """The completion index of a pod."""
     meta = pod["metadata"]

@@ -61,6 +61,7 @@ class Draft:
     events: list[Event] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     read_config_map: tuple[str, str] | None = None
+    look_at_namespace: bool = False
     finalizers: tuple[str, ...] | None = None
     least_seconds: float = 0.0
     """Between two writes that only count pods and outputs."""
@@ -204,6 +205,7 @@ class Draft:
             events=tuple(self.events),
             asks=tuple(self.asks),
             read_config_map=self.read_config_map,
+            look_at_namespace=self.look_at_namespace,
             requeue_after=self._again,
             delete_job=delete_job,
         )

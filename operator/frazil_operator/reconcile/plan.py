@@ -90,6 +90,8 @@ class Observed:
     """The prompts' ConfigMap key, once `Plan.read_config_map` has asked for it."""
     strangers: tuple[str, ...] = ()
     """Names of batch/v1 Jobs of this job's name that belong to another uid and have not gone yet."""
+    namespace_ends: bool = False
+    """Whether its namespace is being deleted, once `Plan.look_at_namespace` has asked for it."""
     refused: str = ""
     """Why an object of the plan before could not be made: whose it is, or what the API server said."""
 
@@ -175,6 +177,8 @@ class Plan:
     asks: tuple[Ask, ...] = ()
     read_config_map: tuple[str, str] | None = None
     """Name and key of a ConfigMap in the job's namespace whose text is wanted."""
+    look_at_namespace: bool = False
+    """It's wanted whether the job's namespace is being deleted."""
     requeue_after: float | None = None
     """Seconds. None: when something changes."""
     delete_job: bool = False

@@ -6,12 +6,14 @@ import re
 from typing import Final
 
 from frazil_jobs.api import conditions as c
-from frazil_operator.reconcile.children import Trouble, deleted, lost, lost_in, pod_ended, trouble
+from frazil_operator.reconcile.children import Trouble, deleted, held_in, lost, lost_in, pod_ended, trouble
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.times import text_of
 from frazil_operator.settings import Settings
 
 _NEXT_LOOK_SECONDS: Final = 1.0
+_HELD_SECONDS: Final = 15.0
+"""A deleted pod that has ended and is still there so long after it was due is held by somebody."""
 NODE_LOST: Final = "NodeLost"
 _WORDS: Final = {
     c.UNSCHEDULABLE: "a pod can't be placed",
@@ -69,6 +71,26 @@ def release_lost(draft: Draft, settings: Settings) -> None:
             draft.delete(pod, grace_seconds=0)
         elif (wait := lost_in(pod, draft.now, after=settings.node_lost_seconds)) is not None:
             draft.again(wait + _NEXT_LOOK_SECONDS)
+
+
+def leave_with_namespace(draft: Draft) -> bool:
+    """Whether the namespace is being deleted; its Jobs are then deleted here.
+
+    Kubernetes takes the pods of a namespace first, and the Job controller keeps one of a Job that tries each index again
+    (backoffLimitPerIndex) until another is there in its place. None can be made any more, so both would wait for ever.
+    """
+    if draft.observed.namespace_ends:
+        for job in draft.observed.of("job"):
+            if not deleted(job):
+                draft.delete(job)
+        return True
+    left = [
+        left for pod in draft.observed.of("pod") if (left := held_in(pod, draft.now, after=_HELD_SECONDS)) is not None
+    ]
+    draft.look_at_namespace = any(seconds <= 0 for seconds in left)
+    if left:
+        draft.again(min(seconds if seconds > 0 else _HELD_SECONDS for seconds in left))
+    return False
 
 
 def living(draft: Draft) -> int:

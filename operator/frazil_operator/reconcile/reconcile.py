@@ -22,7 +22,7 @@ from frazil_operator.reconcile.deletion import finalizers_differ, take_leave, wa
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.generation import reconcile_generation
 from frazil_operator.reconcile.plan import Observed, Plan
-from frazil_operator.reconcile.pods import release_lost
+from frazil_operator.reconcile.pods import leave_with_namespace, release_lost
 from frazil_operator.reconcile.stopping import hold
 from frazil_operator.reconcile.training import reconcile_training
 from frazil_operator.settings import Settings
@@ -54,6 +54,8 @@ def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:
         draft.finalizers = wanted
     if refused := refusal(job, settings):
         draft.fail(c.BAD_CONFIGURATION, refused)
+        return draft.plan()
+    if leave_with_namespace(draft):
         return draft.plan()
     if isinstance(job, GenerationJob):
         return reconcile_generation(draft, job, owner, settings)

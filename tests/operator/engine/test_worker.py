@@ -37,6 +37,8 @@ class Server:
         self.writes: list[tuple[str, str]] = []
         self.events: list[str] = []
         self.refuse: dict[str, KubeError] = {}
+        self.ends = False
+        self.tries = 0
         self._version = 10
 
     def put(self, path: str, thing: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +85,10 @@ class Server:
         self._may(f"delete {kind}")
         self.objects.pop(path, None)
 
+    async def namespace_ends(self, namespace: str) -> bool:
+        self.tries += 1
+        return self.ends
+
     def _may(self, kind: str) -> None:
         if kind in self.refuse:
             raise self.refuse[kind]
@@ -122,7 +128,7 @@ class Bench:
         """The watches catch up."""
         self.state.see_job(KEY, copy.deepcopy(self.server.objects[JOB]), deleted=False)
         for thing in self.server.objects.values():
-            if thing["kind"] in ("Job", "PodGroup"):
+            if thing["kind"] in ("Job", "Pod", "PodGroup"):
                 self.state.see_child(thing["kind"], copy.deepcopy(thing), deleted=False)
 
     async def look(self) -> str:
@@ -332,5 +338,38 @@ def test_a_job_that_is_gone_when_its_status_is_written_is_not_tried_again():
         assert await bench.look() == "ok"
         assert bench.queue._timers == {}
         assert ("merge", "status") not in bench.server.writes
+
+    story(work())
+
+
+def test_the_namespace_is_looked_at_when_a_pod_is_held_and_its_jobs_go_with_it():
+    async def work():
+        bench = Bench()
+        await bench.look()
+        (job,) = [thing for thing in bench.server.objects.values() if thing["kind"] == "Job"]
+        due = (NOW + timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "ice-a0-0-x",
+                "namespace": "team",
+                "labels": job["metadata"]["labels"],
+                "deletionTimestamp": due,
+            },
+            "status": {"phase": "Failed"},
+        }
+        bench.server.put(path_of("v1", "Pod", "team", "ice-a0-0-x"), pod)
+        bench.watch()
+        bench.now += timedelta(seconds=70)
+        assert await bench.worker.reconcile(KEY) == pytest.approx(5)
+        assert bench.server.tries == 0, "it may be on its way out"
+        bench.now += timedelta(seconds=5)
+        assert await bench.worker.reconcile(KEY) == pytest.approx(15)
+        assert bench.server.tries == 1
+        assert path_of("batch/v1", "Job", "team", "ice-a0") in bench.server.objects
+        bench.server.ends = True
+        await bench.worker.reconcile(KEY)
+        assert path_of("batch/v1", "Job", "team", "ice-a0") not in bench.server.objects
 
     story(work())

@@ -615,3 +615,13 @@ def test_the_order_of_what_is_heard_does_not_change_the_end():
                 )
             world.settle()
     assert one.status == two.status
+
+
+def test_nothing_is_made_in_a_namespace_that_ends_and_what_is_there_is_let_go():
+    world = running()
+    world.namespace_ends = True
+    plan = world.plan()
+    assert [(one.kind, one.name) for one in plan.delete] == [("Job", "ice-a0")]
+    assert plan.apply == plan.ensure == plan.patch == plan.asks == ()
+    world.settle()
+    assert world.made == ["ice-a0"]
