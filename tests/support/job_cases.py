@@ -374,6 +374,12 @@ CREATE = [
             "spec.workers.gpusPerNode": 1,
         },
     ),
+    Case(
+        T,
+        "spec.parallelism",
+        "activationCheckpointing: a split backward",
+        {"spec.parallelism": {"schedule": "ZBV", "activationCheckpointing": True}},
+    ),
     Case(T, "spec.freezing", "maxFreezeRatio: must be between 0 and 1", {"spec.freezing.maxFreezeRatio": "1.01"}),
     Case(T, "spec.freezing", "slackPercent: must be between 0 and 100", {"spec.freezing.slackPercent": "100.1"}),
     Case(T, "spec.freezing", "replanDriftPercent: must be", {"spec.freezing.replanDriftPercent": "101"}),

@@ -21,8 +21,9 @@ KINDS = ("llama", "mistral", "vit", "pixart", "sd3", "dit")
 TASK_OF = {"llama": "CausalLM", "mistral": "CausalLM", "vit": "ImageClassification"}
 
 
-def task_of(kind: str, folder, layers: int = 4):
-    job = tiny_models.job(TASK_OF.get(kind, "DiffusionTransformer"))
+def task_of(kind: str, folder, layers: int = 4, *, checkpointed: bool = False):
+    spec = {"parallelism": {"pipeline": 1, "microbatches": 2, "activationCheckpointing": checkpointed}}
+    job = tiny_models.job(TASK_OF.get(kind, "DiffusionTransformer"), **spec)
     if kind in ("llama", "mistral"):
         tiny_models.llama(folder, layers=layers)
         if kind == "mistral":
@@ -33,7 +34,7 @@ def task_of(kind: str, folder, layers: int = 4):
         tiny_models.vit(folder, layers=layers)
     else:
         tiny_models.diffusion(folder, kind, layers=layers)
-        job = tiny_models.job("DiffusionTransformer", initialWeights="Pretrained")
+        job = tiny_models.job("DiffusionTransformer", initialWeights="Pretrained", **spec)
     return open_task(job, folder)
 
 
@@ -99,6 +100,36 @@ def test_stages_one_after_the_other_equal_the_whole_model(kind: str, stages: int
             assert found[name].grad is None, name
         else:
             torch.testing.assert_close(found[name].grad, gradient, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpointed_stage_computes_its_blocks_again_and_gives_the_same_gradients(kind: str, tmp_path) -> None:
+    gradients, calls = [], []
+    for checkpointed in (False, True):
+        task = task_of(kind, tmp_path, checkpointed=checkpointed)
+        primary, arguments = call_of(kind, task)
+        first, second = (task.stage(blocks).double() for blocks in uniform(task.blocks, 2))
+        ran = count_blocks(task, first) + count_blocks(task, second)
+        state = first(primary, **arguments)
+        output = second(*(state if isinstance(state, tuple) else (state,)), **arguments)
+        output.double().pow(2).sum().backward()
+        gradients.append({name: p.grad for stage in (first, second) for name, p in stage.weights().items()})
+        calls.append([len(times) for times in ran])
+    assert calls == [[1] * task.blocks, [2] * task.blocks]
+    for name, gradient in gradients[0].items():
+        again = gradients[1][name]
+        assert again is None if gradient is None else torch.equal(again, gradient), name
+
+
+def count_blocks(task, stage) -> list[list[int]]:
+    """A list a block, which grows when something in it runs."""
+    found = []
+    for block in stage.model.get_submodule(task.cut.blocks)._modules.values():
+        ran: list[int] = []
+        inner = next(module for module in block.modules() if isinstance(module, torch.nn.Linear))
+        inner.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        found.append(ran)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -125,6 +125,20 @@ def test_a_librarys_model_is_trained_alike_by_every_schedule(schedule, alone, tm
     assert split["validationLoss"] == pytest.approx(manifest["validationLoss"], rel=1e-4)
 
 
+def test_with_checkpointed_activations_it_trains_the_same_to_the_bit_also_where_it_freezes(tmp_path):
+    freezing = {"warmupSteps": 1, "monitorSteps": 1, "rampSteps": 0, "maxFreezeRatio": "0.5"}
+    found = {}
+    for checkpointed in (False, True):
+        folder = tmp_path / str(checkpointed)
+        folder.mkdir()
+        prepare("CausalLM", folder)
+        cut = {"pipeline": 2, "microbatches": 2, "partition": "Uniform", "activationCheckpointing": checkpointed}
+        spec = {"parallelism": cut, "freezing": freezing, "steps": 6}
+        assert attempt("CausalLM", folder, 0, pipeline=2, work="pool_run_frozen", **spec) == ["done", "done"]
+        found[checkpointed], _ = ends(folder)
+    assert all(torch.equal(found[True][name], value) for name, value in found[False].items())
+
+
 @pytest.mark.parametrize("schedule", ["1F1B", "ZBH1"])
 def test_in_bfloat16_it_learns_as_much_to_three_digits(schedule, alone, tmp_path):
     prepare("CausalLM", tmp_path)

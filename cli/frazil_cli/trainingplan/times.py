@@ -52,7 +52,13 @@ def times_of(
     if timings is not None:
         return _recorded(timings, order, blocks)
     if shape is not None:
-        model = estimate(shape, samples=microbatch_size(job), bytes_each=_BYTES[job.spec.precision], device=device)
+        model = estimate(
+            shape,
+            samples=microbatch_size(job),
+            bytes_each=_BYTES[job.spec.precision],
+            device=device,
+            checkpointed=job.spec.parallelism.activation_checkpointing,
+        )
         said = (
             f"counted from the model's config, at {device.teraflops:g} TFLOP/s and {device.gigabytes:g} GB/s a device"
         )

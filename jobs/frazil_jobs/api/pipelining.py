@@ -31,6 +31,11 @@ class TrainingParallelism(ApiModel):
             "Interleaved1F1B, ZBV and ZBH1 need at least two pipeline ranks",
             "schedule",
         ),
+        Rule(
+            "!self.activationCheckpointing || self.schedule in ['GPipe', '1F1B', 'Interleaved1F1B']",
+            "a split backward (ZBV, ZBH1) would compute a block again for each of its weights: choose another schedule",
+            "activationCheckpointing",
+        ),
         Rule("self == oldSelf", "parallelism is immutable: make a new job"),
     )
 
@@ -51,6 +56,10 @@ class TrainingParallelism(ApiModel):
     """Cut of the model into stages. Uniform (published): the same number of blocks each. Balanced (the default): the
     shortest step, by times counted from the model's config, since embeddings and heads make end stages slower, and the
     slowest stage sets the pace."""
+
+    activation_checkpointing: bool = False
+    """Keep of each block no more than its input, and compute the rest again in the backward: much less memory, for a
+    step that is up to a third longer. The gradients are the same. Not with a split backward (ZBV, ZBH1)."""
 
 
 class Freezing(ApiModel):

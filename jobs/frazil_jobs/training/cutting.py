@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 State = tuple[torch.Tensor, ...]
 
@@ -112,10 +114,12 @@ class Stage(nn.Module):
         blocks: range,
         of: int,
         sample: torch.Tensor,
+        checkpointed: bool = False,
     ) -> None:
         """Keep of `model` what blocks `blocks` of `of` need; the rest is taken out of it.
 
         `sample` is one row of the primary input, without the batch: its shape and number type are those of every call.
+        `checkpointed`: what a block computed for its backward isn't kept, but computed again in there.
         """
         super().__init__()
         self.is_first, self.is_last = blocks.start == 0, blocks.stop == of
@@ -125,6 +129,9 @@ class Stage(nn.Module):
         self._given: dict[str, _Given] = {}
         whole = cast(nn.ModuleList, model.get_submodule(cut.blocks))
         kept = {index: whole[index] for index in blocks}
+        if checkpointed:
+            for block in kept.values():
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         stand_ins: dict[int, Any] = {}
         for name in cut.entries:
             inside = name.removeprefix(f"{cut.blocks}.") if name.startswith(f"{cut.blocks}.") else None

@@ -29,4 +29,10 @@ def model_time(task: Task) -> ModelTime:
     """Counted times of a microbatch of the job, block by block."""
     spec, parallelism = task.spec, task.spec.parallelism
     samples = spec.batch_size // (parallelism.microbatches * parallelism.data * spec.accumulation)
-    return estimate(task.shape(), samples=samples, bytes_each=_BYTES[spec.precision], device=Device())
+    return estimate(
+        task.shape(),
+        samples=samples,
+        bytes_each=_BYTES[spec.precision],
+        device=Device(),
+        checkpointed=parallelism.activation_checkpointing,
+    )

@@ -175,8 +175,7 @@ def build_stages(task: Task, grid: Grid, device: torch.device, blocks: Sequence[
     fingerprint = fingerprint_of(task, model)
     stages = {}
     for number in order_for(task).placement.stages_of(grid.place):
-        whole = model if model is not None else task.model()  # a stage takes its model apart
-        stages[number] = Stage(whole, task.cut, blocks=blocks[number], of=task.blocks, sample=task.sample()).to(device)
+        stages[number] = task.stage(blocks[number], of=model).to(device)
         model = None
     log.info("stages", blocks={number: str(blocks[number]) for number in stages})
     return stages, fingerprint

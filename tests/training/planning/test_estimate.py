@@ -88,6 +88,9 @@ def test_time_is_operations_over_what_a_device_sustains() -> None:
     assert model.blocks[0].backward_weight == pytest.approx(matrix)
     assert model.after.forward == pytest.approx(matrix / 2)
     assert model.hop_seconds == pytest.approx(300 * 10 * 2 / 1e3)
+    again = estimate(shape, samples=3, bytes_each=2, device=Device(teraflops=1e-6, gigabytes=1e-6), checkpointed=True)
+    assert again.blocks[0].backward_input == pytest.approx(2 * matrix + 3 * attention)
+    assert (again.blocks[0].forward, again.after) == (model.blocks[0].forward, model.after)
     faster = estimate(shape, samples=3, bytes_each=2, device=Device(teraflops=2e-6, gigabytes=1e-6))
     assert faster.blocks[0].forward == pytest.approx(model.blocks[0].forward / 2)
 

@@ -46,8 +46,9 @@ class Device:
     """Per second, from one rank to the next."""
 
 
-def estimate(shape: Shape, *, samples: int, bytes_each: int, device: Device) -> ModelTime:
-    """The times of a microbatch of `samples`, whose activations take `bytes_each` a number."""
+def estimate(shape: Shape, *, samples: int, bytes_each: int, device: Device, checkpointed: bool = False) -> ModelTime:
+    """The times of a microbatch of `samples`, whose activations take `bytes_each` a number. `checkpointed`: a block's
+    backward begins with its forward."""
     rate = device.teraflops * 1e12
     tokens = samples * shape.tokens
 
@@ -57,9 +58,10 @@ def estimate(shape: Shape, *, samples: int, bytes_each: int, device: Device) -> 
     attention = 4.0 * tokens * shape.tokens * shape.width / rate
     each = matrices(shape.block_weights)
     entry, head = matrices(shape.entry_weights), matrices(shape.head_weights)
+    forward, again = each + attention, checkpointed * (each + attention)
+    block = BlockTime(forward=forward, backward_input=each + 2 * attention + again, backward_weight=each)
     return ModelTime(
-        blocks=(BlockTime(forward=each + attention, backward_input=each + 2 * attention, backward_weight=each),)
-        * shape.blocks,
+        blocks=(block,) * shape.blocks,
         before=BlockTime(forward=entry, backward_input=0.0, backward_weight=entry),
         after=BlockTime(forward=head, backward_input=head, backward_weight=head),
         provenance="estimated",

@@ -84,9 +84,16 @@ class Task(ABC):
         """Make batches on `device` from now on, and load there what they are made with (an autoencoder, a text encoder)."""
         self.device = device
 
-    def stage(self, blocks: range) -> Stage:
-        """The stage of these blocks, with the weights of `model`."""
-        return Stage(self.model(), self.cut, blocks=blocks, of=self.blocks, sample=self.sample())
+    def stage(self, blocks: range, *, of: nn.Module | None = None) -> Stage:
+        """The stage of these blocks, cut out of a `model`, which is taken apart (`of`; else of one of its own)."""
+        return Stage(
+            self.model() if of is None else of,
+            self.cut,
+            blocks=blocks,
+            of=self.blocks,
+            sample=self.sample(),
+            checkpointed=self.spec.parallelism.activation_checkpointing,
+        )
 
 
 def check_stages(task: Task, stages: int) -> None:
