@@ -178,7 +178,7 @@ def test_a_celery_worker_killed_in_mid_upload_uploads_it_again(tenant, undisturb
 @pytest.mark.slow
 def test_a_recount_that_was_asked_of_nobody_in_a_broker_that_forgot_it_is_asked_again(tenant, undisturbed):
     name = tenant.apply(tenant.long_job("recount-lost"))
-    wait_for_stored(tenant, name)
+    tenant.until(name, "Running")  # the prompts are inspected, and the recount is a while away
     scale = ["scale", "deployment/frazil-worker", "-n", SYSTEM]
     tenant.cluster.kubectl(*scale, "--replicas=0")
 
