@@ -141,5 +141,5 @@ def _attempts(points: list[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Attempt and the first step that it made, where there were several."""
     firsts: dict[int, int] = {}
     for one in points:
-        firsts.setdefault(one["attempt"], one["step"])
+        firsts.setdefault(one["attempt"], one["step"] if firsts else 1)  # of many points the first may be left out
     return sorted(firsts.items()) if len(firsts) > 1 else []
