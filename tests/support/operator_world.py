@@ -106,6 +106,8 @@ class World:
     strangers: tuple[str, ...] = ()
     refused: str = ""
     namespace_ends: bool = False
+    asked_seconds: float = 60.0
+    """How long any question is open."""
     events: list[Any] = field(default_factory=list)
     writes: int = 0
     status_writes: int = 0
@@ -132,6 +134,7 @@ class World:
             strangers=self.strangers,
             refused=self.refused,
             namespace_ends=self.namespace_ends,
+            inspect_asked_seconds=self.asked_seconds,
         )
 
     def plan(self) -> Plan:

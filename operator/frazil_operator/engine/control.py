@@ -78,6 +78,11 @@ class Control:
         found = self._answers.get(f"{uid}/{name}")
         return found[1] if found else None
 
+    def asked_seconds(self, uid: str, name: str) -> float | None:
+        """How long a question about a job is open; None for one that is not."""
+        found = self._open.get(f"{uid}/{name}")
+        return self._clock() - found.since if found else None
+
     def forget(self, uid: str) -> None:
         """The job is gone."""
         for held in (self._open, self._answers):

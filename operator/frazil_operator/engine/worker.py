@@ -150,6 +150,7 @@ class Worker:
             job=job,
             children=known.state.children(uid),
             inspection=cast("Inspection | None", known.control.answer(uid, "inspect")),
+            inspect_asked_seconds=known.control.asked_seconds(uid, "inspect"),
             finalization=cast("Finalization | None", known.control.answer(uid, question(key.kind, job["spec"]))),
             removal=cast("Removal | None", known.control.answer(uid, "delete")),
             progress=known.board.of(uid),

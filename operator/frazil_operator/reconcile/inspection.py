@@ -12,10 +12,9 @@ from frazil_operator.build.labels import Owner
 from frazil_operator.build.volumes import Job
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.plan import Ask
-from frazil_operator.reconcile.times import time_of
 
 _SILENT_SECONDS: Final = 10.0
-"""For so long a new job may have no status at all."""
+"""For so long a job whose prompts are asked for may have no status at all."""
 _AGAIN_SECONDS: Final = 60.0
 """The engine asks again by itself; this is for an engine that lost the question."""
 _LATE_SECONDS: Final = 120.0
@@ -56,11 +55,10 @@ def pinned(
 
 def _tell_waiting(draft: Draft) -> None:
     """Nothing at first: the answer comes within a second as a rule, and then one write tells all."""
-    created = time_of(draft.observed.job["metadata"].get("creationTimestamp"))
-    left = _SILENT_SECONDS - (draft.now - created).total_seconds() if created is not None else 0.0
-    if left > 0 and not draft.observed.job.get("status"):
+    asked = draft.observed.inspect_asked_seconds or 0.0
+    if asked < _SILENT_SECONDS and not draft.observed.job.get("status"):
         draft.silent = True
-        draft.again(left)
+        draft.again(_SILENT_SECONDS - asked)
         return
     told = draft.reason_of(c.PROMPTS_INSPECTED) in (c.INSPECTING, c.WORKER_SILENT)
     since = draft.since(c.PROMPTS_INSPECTED) if told else None

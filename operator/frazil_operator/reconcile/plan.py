@@ -81,6 +81,8 @@ class Observed:
     looked for where a pod of it does not begin (`Plan.ensure`)."""
     inspection: Inspection | None = None
     """None: not asked, or no answer yet."""
+    inspect_asked_seconds: float | None = None
+    """How long the question for the inspection is open. None: it is not."""
     finalization: Finalization | None = None
     removal: Removal | None = None
     progress: tuple[Progress, ...] | None = None

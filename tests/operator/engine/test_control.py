@@ -221,8 +221,10 @@ def test_what_no_worker_answers_is_told_with_its_age_also_when_it_was_asked_agai
             found.clock.now += LOST_SECONDS["inspect"] + 1
             await found.until(lambda: found.asked() == 2)
             await found.until(lambda: told(found) == (1.0, LOST_SECONDS["inspect"] + 1))
+            assert found.control.asked_seconds("u1", "inspect") == LOST_SECONDS["inspect"] + 1
             found.work({"prompts": PIN["prompts"]})
             await found.until(lambda: told(found) == (0.0, 0.0))
+            assert found.control.asked_seconds("u1", "inspect") is None
 
     asyncio.run(story())
 

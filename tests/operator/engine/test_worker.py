@@ -103,6 +103,9 @@ class Answered:
     def answer(self, uid: str, name: str) -> Inspection | None:
         return Inspection(pin=pin()) if name == "inspect" else None
 
+    def asked_seconds(self, uid: str, name: str) -> None:
+        return None
+
 
 class NoBoard:
     def of(self, uid: str) -> None:

@@ -109,6 +109,19 @@ def test_a_store_that_is_down_is_asked_again():
     assert not world.status.get("completionTime")
 
 
+def test_an_answer_within_seconds_is_the_first_that_a_job_tells_however_late_it_was_looked_at():
+    world = World(generation_job())
+    world.body["metadata"]["creationTimestamp"] = "2026-11-23T09:00:00Z"  # an hour ago: the queue was long
+    world.asked_seconds = 0.0
+    plan = world.settle()
+    assert plan.asks
+    assert plan.requeue_after == pytest.approx(10)
+    assert world.status_writes == 0
+    world.asked_seconds = 10.0
+    world.settle()
+    assert world.condition("PromptsInspected") == ("False", "Inspecting")
+
+
 def test_a_worker_that_does_not_answer_is_told_of_once_and_forgotten_when_it_does():
     world = World(generation_job())
     world.settle()
