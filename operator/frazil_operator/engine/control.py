@@ -32,6 +32,8 @@ LOST_SECONDS: Final[dict[str, float]] = {"inspect": 300.0, "finalize": 900.0, "d
 """Without an answer for so long, a question is asked again."""
 AGAIN_SECONDS: Final = 15.0
 """After an answer that says "try again" (75)."""
+UNASKED_AGAIN_SECONDS: Final = 2.0
+"""After a question that could not be asked."""
 _MARK: Final = "frazil.asked:"  # no namespace's keys begin so
 _TASKS: Final = {"inspect": INSPECT, "finalize": FINALIZE, "delete_outputs": DELETE_OUTPUTS}
 Answer = Inspection | Finalization | Removal
@@ -107,6 +109,8 @@ class Control:
             await asyncio.to_thread(self._publish, question)
         except (redis.RedisError, OSError, OperationalError) as error:
             self._metrics.outages.labels(during="asking").inc()
+            # Its mark may be there all the same, where only the broker's own connection was broken.
+            question.asked_at += UNASKED_AGAIN_SECONDS - LOST_SECONDS[question.ask.name]
             words = {**question.about, "task": question.ask.name, "error": str(error)}
             log.warning("Redis does not answer; asked again soon", **words)
             return

@@ -13,7 +13,14 @@ from log_lines import ABOUT, log_lines
 from servers import RealRedis
 
 from frazil_jobs.outputs.celery_app import CONTROL_QUEUE, make_app
-from frazil_operator.engine.control import AGAIN_SECONDS, LOST_SECONDS, POLL_SECONDS, Control, answer_of
+from frazil_operator.engine.control import (
+    AGAIN_SECONDS,
+    LOST_SECONDS,
+    POLL_SECONDS,
+    UNASKED_AGAIN_SECONDS,
+    Control,
+    answer_of,
+)
 from frazil_operator.engine.metrics import Metrics
 from frazil_operator.reconcile.plan import Ask, Finalization, Inspection, Removal
 
@@ -193,6 +200,29 @@ def test_what_celery_raises_without_a_redis_is_the_error_that_is_caught():
     async def story():
         await control.ask(ASK)
         assert control.answer("u1", "inspect") is None
+
+    asyncio.run(story())
+
+
+def test_a_question_that_a_broken_connection_swallowed_is_asked_again_within_seconds(server):
+    """Connections to the broker are several: one that has rested since before Redis was restarted is found broken."""
+
+    async def story():
+        async with asking(server) as found:
+            send = found.app.send_task
+
+            def broken(*_: object, **__: object) -> None:
+                found.app.send_task = send
+                raise OperationalError("Connection closed by server.")
+
+            found.app.send_task = broken
+            await found.control.ask(ASK)
+            await asyncio.sleep(POLL_SECONDS * 3)
+            assert found.asked() == 0
+            found.clock.now += UNASKED_AGAIN_SECONDS + 0.1
+            await found.until(lambda: found.asked() == 1)
+            await asyncio.sleep(POLL_SECONDS * 3)
+            assert found.asked() == 1, "once"
 
     asyncio.run(story())
 
