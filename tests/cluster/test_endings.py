@@ -197,8 +197,8 @@ def test_a_namespace_that_is_deleted_goes_with_the_job_at_work_in_it(tenant):
         here = Tenant(tenant.installation, namespace)
 
         def told() -> dict | None:
-            found = {one["type"]: one for one in here.status("stays").get("conditions", ())}.get("PodsReady", {})
-            return found if found.get("reason") == "ContainerNotMade" else None
+            found = condition(here.status("stays"), "PodsReady")
+            return found if found["reason"] == "ContainerNotMade" else None
 
         found = cluster.until("the status says what the namespace lacks", told, seconds=120)
         assert found["message"].endswith(

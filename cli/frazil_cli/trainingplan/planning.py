@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from frazil_cli.trainingplan.times import Times, microbatch_size, times_of
+from frazil_cli.trainingplan.times import Times, times_of
 from frazil_jobs.api.trainingjob import TrainingJob
 from frazil_jobs.base.exits import FrazilError
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.training.planning import comparison, noise, program, simulator
 from frazil_jobs.training.planning.drawing import Panel
-from frazil_jobs.training.planning.estimate import Device
+from frazil_jobs.training.planning.estimate import Device, microbatch_size
 from frazil_jobs.training.planning.models import Cut
 from frazil_jobs.training.planning.partition import cut
 from frazil_jobs.training.planning.program import FreezingPlan, FreezingSettings
@@ -55,7 +55,7 @@ def make_training_plan(
             "size": job.spec.batch_size,
             "accumulation": job.spec.accumulation,
             "microbatches": parallelism.microbatches,
-            "microbatchSize": microbatch_size(job),
+            "microbatchSize": microbatch_size(job.spec),
         },
         **dict.fromkeys(("ranks", "schedule", "timings", "step", "freezing", "comparison")),
         "cluster": _cluster(job),

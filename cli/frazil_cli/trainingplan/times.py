@@ -12,7 +12,7 @@ from frazil_jobs.base.exits import BadConfiguration, BadInput
 from frazil_jobs.base.files import read_json
 from frazil_jobs.inputs.access import Access
 from frazil_jobs.inputs.locations import Local
-from frazil_jobs.training.planning.estimate import Device, estimate, shape_of
+from frazil_jobs.training.planning.estimate import Device, estimate_job, shape_of
 from frazil_jobs.training.planning.models import BlockTime, ModelTime
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.planning.timings import Timings
@@ -21,7 +21,6 @@ FIELD: Final = "spec.model.uri"
 OPTION: Final = "--timings"
 _BLOCKS_ASSUMED: Final = 8
 """Blocks of a stage, where nobody knows."""
-_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,7 @@ def times_of(
     if timings is not None:
         return _recorded(timings, order, blocks)
     if shape is not None:
-        model = estimate(
-            shape,
-            samples=microbatch_size(job),
-            bytes_each=_BYTES[job.spec.precision],
-            device=device,
-            checkpointed=job.spec.parallelism.activation_checkpointing,
-        )
+        model = estimate_job(job.spec, shape, device)
         said = (
             f"counted from the model's config, at {device.teraflops:g} TFLOP/s and {device.gigabytes:g} GB/s a device"
         )
@@ -66,12 +59,6 @@ def times_of(
     same = BlockTime(forward=1.0, backward_input=1.0, backward_weight=1.0)
     model = ModelTime(blocks=(same,) * (_BLOCKS_ASSUMED * order.stages))
     return Times(model, None, "assumed: equal blocks, dX and dW as long as a forward", relative=True, blocks=None)
-
-
-def microbatch_size(job: TrainingJob) -> int:
-    """Samples of one microbatch."""
-    parallelism = job.spec.parallelism
-    return job.spec.batch_size // (parallelism.microbatches * parallelism.data * job.spec.accumulation)
 
 
 def _recorded(file: Path, order: ScheduleOrder, blocks: int | None) -> Times:

@@ -144,8 +144,7 @@ class Spool:
             metadata=dict(metadata or {}),
         )
         self._forget(entry.id)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
         path.replace(self.root / "payload" / entry.id)
         sync(self.root / "payload")
         write_atomically(self.root / "entry" / f"{entry.id}.json", entry.model_dump_json())

@@ -5,16 +5,13 @@ configuration. It follows from job and configuration alone, so each attempt make
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Final
 
 from frazil_jobs.training.planning import partition
-from frazil_jobs.training.planning.estimate import Device, estimate
+from frazil_jobs.training.planning.estimate import Device, estimate_job
 from frazil_jobs.training.planning.models import ModelTime
 from frazil_jobs.training.planning.program import FreezingSettings
 from frazil_jobs.training.planning.schedules import ScheduleOrder
 from frazil_jobs.training.tasks import Task
-
-_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
 
 def stage_blocks(task: Task, order: ScheduleOrder) -> list[range]:
@@ -27,12 +24,4 @@ def stage_blocks(task: Task, order: ScheduleOrder) -> list[range]:
 
 def model_time(task: Task) -> ModelTime:
     """Counted times of a microbatch of the job, block by block."""
-    spec, parallelism = task.spec, task.spec.parallelism
-    samples = spec.batch_size // (parallelism.microbatches * parallelism.data * spec.accumulation)
-    return estimate(
-        task.shape(),
-        samples=samples,
-        bytes_each=_BYTES[spec.precision],
-        device=Device(),
-        checkpointed=parallelism.activation_checkpointing,
-    )
+    return estimate_job(task.spec, task.shape(), Device())

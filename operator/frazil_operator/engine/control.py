@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import redis
@@ -74,6 +75,9 @@ class Control:
         self._answers: dict[str, tuple[float, Answer]] = {}
         self._serial = 0
         self._sending = threading.Lock()
+        for name in _TASKS:
+            metrics.tasks_open.labels(task=name).set_function(partial(self._count_open, name))
+        metrics.task_oldest_seconds.set_function(self._oldest_seconds)
 
     def answer(self, uid: str, name: str) -> Answer | None:
         """What was answered to a question about a job, if it was."""
@@ -132,7 +136,6 @@ class Control:
         """Look for answers, until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            self._tell()
             try:
                 await self._look()
             except (redis.RedisError, OSError) as error:
@@ -140,13 +143,11 @@ class Control:
                 log.warning("Redis does not answer", error=str(error))
                 await asyncio.sleep(POLL_SECONDS * 8)
 
-    def _tell(self) -> None:
-        """Metrics of what is not answered."""
-        for name in _TASKS:
-            count = sum(question.ask.name == name for question in self._open.values())
-            self._metrics.tasks_open.labels(task=name).set(count)
-        first = min((question.since for question in self._open.values()), default=None)
-        self._metrics.task_oldest_seconds.set(0.0 if first is None else self._clock() - first)
+    def _count_open(self, name: str) -> float:
+        return float(sum(question.ask.name == name for question in self._open.values()))
+
+    def _oldest_seconds(self) -> float:
+        return max((self._clock() - question.since for question in self._open.values()), default=0.0)
 
     async def _look(self) -> None:
         questions = list(self._open.values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from frazil_jobs.api import conditions as c
 from frazil_jobs.base.exits import CONFIG, DATAERR
 from frazil_operator.build.labels import INDEX, PROMPTS
 from frazil_operator.build.pod import COMPUTE
@@ -93,7 +94,7 @@ def idle_since(pod: Object) -> datetime | None:
 class Trouble(NamedTuple):
     """Why a pod doesn't start."""
 
-    reason: Literal["ImagePull", "ContainerNotMade", "Unschedulable"]
+    reason: str
     """Of the condition PodsReady."""
     message: str
 
@@ -105,12 +106,12 @@ def trouble(pod: Object) -> Trouble | None:
         reason = waiting.get("reason", "")
         said = f"{container.get('name')}: {waiting.get('message') or reason}"
         if reason in _PULL:
-            return Trouble("ImagePull", f"{container.get('image')}: {waiting.get('message') or reason}")
+            return Trouble(c.IMAGE_PULL, f"{container.get('image')}: {waiting.get('message') or reason}")
         if reason in _NOT_MADE:
-            return Trouble("ContainerNotMade", said)
+            return Trouble(c.CONTAINER_NOT_MADE, said)
     for one in (pod.get("status") or {}).get("conditions") or ():
         if one.get("type") == "PodScheduled" and one.get("status") == "False" and one.get("reason") == "Unschedulable":
-            return Trouble("Unschedulable", str(one.get("message", "")))
+            return Trouble(c.UNSCHEDULABLE, str(one.get("message", "")))
     return None
 
 
@@ -174,26 +175,10 @@ def told(problem: Failure | None, fallback: str) -> str:
     return f"{where}: {problem.message}" if problem.message else where
 
 
-def lost(pod: Object, now: datetime, *, after: float) -> bool:
-    """Whether a pod that should have ended `after` seconds ago has not: its node doesn't answer."""
+def overdue_in(pod: Object, now: datetime, *, after: float) -> float | None:
+    """Seconds until a pod that is being deleted should have been gone for `after` seconds; None for one that is not."""
     due = time_of(pod["metadata"].get("deletionTimestamp"))
-    return due is not None and not pod_ended(pod) and now >= due + timedelta(seconds=after)
-
-
-def lost_in(pod: Object, now: datetime, *, after: float) -> float | None:
-    """Seconds until a pod that is being deleted counts as lost."""
-    due = time_of(pod["metadata"].get("deletionTimestamp"))
-    if due is None or pod_ended(pod):
-        return None
-    return (due + timedelta(seconds=after) - now).total_seconds()
-
-
-def held_in(pod: Object, now: datetime, *, after: float) -> float | None:
-    """Seconds until a pod that is being deleted and has ended is gone for too long to be on its way out."""
-    due = time_of(pod["metadata"].get("deletionTimestamp"))
-    if due is None or not pod_ended(pod):
-        return None
-    return (due + timedelta(seconds=after) - now).total_seconds()
+    return None if due is None else (due + timedelta(seconds=after) - now).total_seconds()
 
 
 def index_of(pod: Object) -> int:

@@ -79,10 +79,9 @@ def mend(draft: Draft, job: Job, owner: Owner, *, attempt: int, anew: bool = Fal
     need."""
     idle = [since for pod in draft.observed.of("pod") if (since := kids.idle_since(pod)) is not None]
     left = [_IDLE_SECONDS - (draft.now - since).total_seconds() for since in idle]
-    if anew or any(seconds <= 0 for seconds in left):
+    over = draft.any_over(left, pause=_IDLE_SECONDS)
+    if anew or over:
         draft.ensures += companions(job, owner, attempt=attempt)
-    if left:
-        draft.again(min(seconds if seconds > 0 else _IDLE_SECONDS for seconds in left))
 
 
 def gang_condition(draft: Draft, job: Job) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -135,6 +135,13 @@ class Draft:
         """Look again after so many seconds, or earlier."""
         at_least = max(seconds, 0.1)
         self._again = at_least if self._again is None else min(self._again, at_least)
+
+    def any_over(self, left: Sequence[float], *, pause: float) -> bool:
+        """Whether one of several waits, of which so many seconds are left, is over. Looks again when the next one is, and
+        `pause` seconds after one that is."""
+        if left:
+            self.again(min(seconds if seconds > 0 else pause for seconds in left))
+        return any(seconds <= 0 for seconds in left)
 
     def patch(self, child: Object, body: Mapping[str, Any], *, status: bool = False) -> None:
         """Change some fields of a child as it was seen; with `status`, of its status."""

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from frazil_jobs.api import conditions as c
-from frazil_operator.reconcile.children import Trouble, deleted, held_in, lost, lost_in, pod_ended, trouble
+from frazil_operator.reconcile.children import Trouble, deleted, overdue_in, pod_ended, trouble
 from frazil_operator.reconcile.draft import Draft
 from frazil_operator.reconcile.times import text_of
 from frazil_operator.settings import Settings
@@ -53,7 +53,8 @@ def release_lost(draft: Draft, settings: Settings) -> None:
     """
     for pod in draft.observed.of("pod"):
         status = pod.get("status") or {}
-        if lost(pod, draft.now, after=settings.node_lost_seconds):
+        left = None if pod_ended(pod) else overdue_in(pod, draft.now, after=settings.node_lost_seconds)
+        if left is not None and left <= 0:
             node, name = (pod.get("spec") or {}).get("nodeName", "its node"), pod["metadata"]["name"]
             message = f"{node} does not answer: {name} was given up"
             disrupted = {
@@ -69,8 +70,8 @@ def release_lost(draft: Draft, settings: Settings) -> None:
             draft.event("Warning", c.DISRUPTED, message)
         elif status.get("reason") == NODE_LOST and deleted(pod) and pod["metadata"].get("deletionGracePeriodSeconds"):
             draft.delete(pod, grace_seconds=0)
-        elif (wait := lost_in(pod, draft.now, after=settings.node_lost_seconds)) is not None:
-            draft.again(wait + _NEXT_LOOK_SECONDS)
+        elif left is not None:
+            draft.again(left + _NEXT_LOOK_SECONDS)
 
 
 def leave_with_namespace(draft: Draft) -> bool:
@@ -84,12 +85,9 @@ def leave_with_namespace(draft: Draft) -> bool:
             if not deleted(job):
                 draft.delete(job)
         return True
-    left = [
-        left for pod in draft.observed.of("pod") if (left := held_in(pod, draft.now, after=_HELD_SECONDS)) is not None
-    ]
-    draft.look_at_namespace = any(seconds <= 0 for seconds in left)
-    if left:
-        draft.again(min(seconds if seconds > 0 else _HELD_SECONDS for seconds in left))
+    ended = filter(pod_ended, draft.observed.of("pod"))
+    left = [left for pod in ended if (left := overdue_in(pod, draft.now, after=_HELD_SECONDS)) is not None]
+    draft.look_at_namespace = draft.any_over(left, pause=_HELD_SECONDS)
     return False
 
 

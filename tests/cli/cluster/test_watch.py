@@ -4,7 +4,6 @@ import json
 import signal
 import time
 
-import pytest
 from frazil_command import wait_until
 
 
@@ -19,12 +18,6 @@ def workers(ready):
 
 def progress(stored):
     return {"total": 40, "generated": stored, "stored": stored, "percent": 0, "summary": f"{stored}/40"}
-
-
-@pytest.fixture
-def person(plane, frazil):
-    frazil.env = {"KUBECONFIG": str(plane.kubeconfig)}
-    return frazil
 
 
 def until_said(frazil, process, words):

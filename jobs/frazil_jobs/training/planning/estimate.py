@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from frazil_jobs.api.trainingjob import Task
+from frazil_jobs.api.trainingjob import Task, TrainingJobSpec
 from frazil_jobs.base.exits import BadConfiguration
 from frazil_jobs.training.planning.models import BlockTime, ModelTime
 
 _FIELD: Final = "spec.model.uri"
 _DEFAULT_LENGTH: Final = 1024
+_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,23 @@ def estimate(shape: Shape, *, samples: int, bytes_each: int, device: Device, che
         provenance="estimated",
         hop_seconds=tokens * shape.width * bytes_each / (device.gigabytes * 1e9),
     )
+
+
+def estimate_job(spec: TrainingJobSpec, shape: Shape, device: Device) -> ModelTime:
+    """`estimate` of a job's microbatch."""
+    return estimate(
+        shape,
+        samples=microbatch_size(spec),
+        bytes_each=_BYTES[spec.precision],
+        device=device,
+        checkpointed=spec.parallelism.activation_checkpointing,
+    )
+
+
+def microbatch_size(spec: TrainingJobSpec) -> int:
+    """Samples of one microbatch."""
+    parallelism = spec.parallelism
+    return spec.batch_size // (parallelism.microbatches * parallelism.data * spec.accumulation)
 
 
 def shape_of(
