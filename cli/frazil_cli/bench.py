@@ -246,8 +246,8 @@ def budget(
 
     Runs in this process, every picture a call of its own. `kept` is to be 95 % on pictures that no constant was chosen on:
     the shapes model is asked for none of the prompts that tuning drew.
-    `error_over_allowed` says how well the constant `SAFETY` fits: above 1 it is too small by that factor, below 1 speed is
-    given away.
+    `error_over_allowed` says how well the policy's constant `safety` fits: above 1 it's too small by that factor, below 1
+    speed is given away.
 
     Examples:
 

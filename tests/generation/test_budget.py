@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from frazil_jobs.generation.modes.budget import LATENT_TO_PICTURE, SAFETY, Ledger, latent_error
+from frazil_jobs.generation.modes.budget import LATENT_TO_PICTURE, Ledger, latent_error
 from frazil_jobs.generation.modes.forecast import History, difference_weights, reach, weights
 from frazil_jobs.generation.modes.guided import ReusePolicy, StagedPolicy, Terms
 from frazil_jobs.generation.modes.policy import Kind
@@ -63,7 +63,7 @@ def test_tensors_are_kept_with_the_step_that_made_them_and_never_out_of_order() 
 def test_an_infinite_psnr_allows_nothing_and_twenty_decibels_more_a_tenth() -> None:
     assert latent_error(math.inf) == 0
     assert latent_error(40) == pytest.approx(10 * latent_error(60))
-    assert latent_error(20) * LATENT_TO_PICTURE * SAFETY == pytest.approx(0.1)
+    assert latent_error(20) * LATENT_TO_PICTURE == pytest.approx(0.1)
 
 
 def test_each_image_pays_for_itself_and_the_batch_waits_for_the_one_that_cannot() -> None:
@@ -86,6 +86,24 @@ def test_what_was_measured_takes_the_place_of_what_was_expected_and_undoes_itsel
     assert ledger.affords([0.99, 0.99], share=1.0)
     ledger.settle(torch.tensor([[1.1], [0.0]]))
     assert not ledger.affords([0.0, 0.0], share=1.0), "who has overspent pays for nothing"
+
+
+def test_errors_that_point_the_same_way_are_shared_out_themselves() -> None:
+    ledger = Ledger(1.0, independent=False)
+    assert ledger.affords([0.25], share=0.25)
+    assert not ledger.affords([0.26], share=0.25)
+    ledger.settle(torch.tensor([[0.6]]))
+    assert ledger.affords([0.39], share=1.0)
+    assert not ledger.affords([0.41], share=1.0)
+    ledger.settle(torch.tensor([[0.6]]))
+    assert not ledger.affords([0.0], share=1.0), "who has overspent pays for nothing"
+
+
+@pytest.mark.parametrize("kind", [ReusePolicy, StagedPolicy])
+def test_runs_of_stages_are_not_taken_to_undo_each_other(kind: type[ReusePolicy | StagedPolicy]) -> None:
+    policy = kind(terms(1.0))
+    assert policy.ledger.independent == (kind is ReusePolicy)
+    assert policy.ledger.allowed == 1.0 / policy.safety
 
 
 def terms(allowed: float, *, steps: int = 12, refresh_every: int = 4, order: int = 1) -> Terms:

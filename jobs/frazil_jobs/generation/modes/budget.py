@@ -5,8 +5,9 @@ final latent. Before a step is approximated it is charged with what it is expect
 sensitivity times the expected error of the guided prediction. At the next whole step the charges of the run that it ends
 give way to what was measured: a tensor, so that errors of several runs that undo each other cost nothing.
 
-A run may use its part of what is left. Errors within a run point the same way and are added up; those of different runs
-are taken to be independent, so what is shared out is the squared error.
+A run may use its part of what is left. Errors within a run point the same way and are added up. Those of different runs
+are independent where features are forecast, so that their squares add up and the squared error is what is shared out.
+Stages lag in the same way in every run: there errors themselves add up, and are shared out.
 """
 
 from __future__ import annotations
@@ -23,14 +24,11 @@ from frazil_jobs.generation.modes.policy import rms
 LATENT_TO_PICTURE: Final = 0.25
 """Root mean square error of the picture (values 0 … 1) by that of the final latent, whose standard deviation is about 1:
 pictures have a standard deviation of about a quarter."""
-SAFETY: Final = 0.4
-"""The factor between what is measured and what comes true, chosen on 8 pictures of the shapes transformer;
-`frazil bench budget` checks it on others."""
 
 
 def latent_error(psnr_db: float) -> float:
     """The root mean square error of the final latent that a PSNR of the picture allows; 0 for infinite decibels."""
-    return 0.0 if math.isinf(psnr_db) else 10 ** (-psnr_db / 20) / (LATENT_TO_PICTURE * SAFETY)
+    return 0.0 if math.isinf(psnr_db) else 10 ** (-psnr_db / 20) / LATENT_TO_PICTURE
 
 
 @dataclass
@@ -38,7 +36,9 @@ class Ledger:
     """What each image of a batch has spent."""
 
     allowed: float
-    """Root mean square error of the final latent."""
+    """Root mean square error of the final latent, as it is measured here."""
+    independent: bool = True
+    """Errors of different runs; else they point the same way."""
     drift: torch.Tensor | None = None
     """Measured of all runs so far: (images, …)."""
     charged: list[float] = field(default_factory=list)
@@ -51,8 +51,9 @@ class Ledger:
         """
         drifts = [0.0] * len(errors) if self.drift is None else rms(self.drift).tolist()
         charged = self.charged or [0.0] * len(errors)
+        power = 2 if self.independent else 1
         return all(
-            (before + error) ** 2 <= share * (self.allowed**2 - drift**2)
+            (before + error) ** power <= share * (self.allowed**power - drift**power)
             for before, error, drift in zip(charged, errors, drifts, strict=True)
         )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 
@@ -81,6 +81,12 @@ class _Guessed:
 class _Policy:
     """What both have in common: the step, the ledger, the whole steps so far and the approximated ones after them."""
 
+    independent: ClassVar[bool]
+    """See `Ledger`."""
+    safety: ClassVar[float]
+    """What comes true over what is measured here, chosen on pictures of the shapes transformer; `frazil bench budget` checks
+    it on others."""
+
     terms: Terms
     ledger: Ledger = field(init=False)
     step: int = field(default=0, init=False)
@@ -89,7 +95,7 @@ class _Policy:
     _errors: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.terms.allowed)
+        self.ledger = Ledger(self.terms.allowed / self.safety, independent=self.independent)
         self.forget()
 
     def forget(self) -> None:
@@ -156,6 +162,9 @@ def _moved(found: float, guessed: float) -> float:
 class ReusePolicy(_Policy):
     """Whole and reusing steps."""
 
+    independent = True
+    safety = 0.4
+
     def observe(self, predictions: torch.Tensor) -> None:
         """Learn from a whole step; pay for a reusing one."""
         if self.learning:
@@ -179,6 +188,9 @@ class ReusePolicy(_Policy):
 @dataclass
 class StagedPolicy(_Policy):
     """Whole and staged steps. `staleness`: age of the oldest latent in a staged prediction; `live`: both branches staged."""
+
+    independent = False
+    safety = 0.2
 
     staleness: int = 1
     live: bool = False
