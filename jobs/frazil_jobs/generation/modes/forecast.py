@@ -42,7 +42,7 @@ def combined(values: Sequence[torch.Tensor], factors: Sequence[float]) -> torch.
     wide = torch.promote_types(first.dtype, torch.float32)
     total = first.to(wide) * factors[0]
     for value, factor in zip(values[1:], factors[1:], strict=True):
-        total = total.add(value.to(wide), alpha=factor)
+        total.add_(value.to(wide), alpha=factor)
     return total.to(first.dtype)
 
 
