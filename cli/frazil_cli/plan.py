@@ -87,7 +87,8 @@ def command(
     TrainingJob ranks, stages, and a simulated step without and with freezing.
 
     Every prompt is read and checked, and so are the files of a model that is here; no weight is loaded, nothing is
-    fetched. Problems are listed as errors, all of them, and set the exit code.
+    fetched. Problems are listed as errors, all of them, and set the exit code. (A TrainingJob's data set isn't looked at:
+    `frazil run` does that, before anything is loaded.)
 
     Examples:
 

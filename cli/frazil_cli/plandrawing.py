@@ -47,7 +47,7 @@ def _rows(document: Mapping[str, Any]) -> Sequence[tuple[str, RenderableType]]:
     rows.append(("in a cluster", Text(_cluster(document["cluster"]))))
     speed = document["speedUp"]
     modes = document["modes"]
-    rows.append(("speed-up", Text(_speed(speed, modes))))
+    rows.append(("speed-up", Text(_speed(speed, modes, known=document["guidance"] is not None))))
     if modes:
         rows.append(("modes", _modes(modes)))
     if message := document["message"]:
@@ -119,10 +119,12 @@ def _cluster(cluster: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _speed(speed: Mapping[str, Any], modes: Mapping[str, Any] | None) -> str:
+def _speed(speed: Mapping[str, Any], modes: Mapping[str, Any] | None, *, known: bool) -> str:
     bound = speed["bound"]
+    if bound is None and not known:
+        return UNKNOWN
     if bound is None:
-        return UNKNOWN if modes is None else modes["notCounted"] or "none: the job can't run as it is"
+        return (modes and modes["notCounted"]) or "none: the job can't run as it is"
     if bound <= 1:
         return "none within an image: replicas make more images at once"
     most = f"at most {bound:.3g}× one device"

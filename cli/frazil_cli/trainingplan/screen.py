@@ -61,7 +61,7 @@ def _grid(grid: Sequence[Mapping[str, Any]], schedule: Mapping[str, Any]) -> Ren
         table.add_column(name)
     for place, held in list(zip(grid, schedule["microbatchesHeld"], strict=True))[:_STAGES_SHOWN]:
         blocks = [", ".join(f"{first}–{last}" for first, last in place["blocks"])] if known else []
-        table.add_row(str(place["rank"]), ", ".join(map(str, place["stages"])), *blocks, str(held))
+        table.add_row(str(place["rank"]), ", ".join(map(str, place["stages"])), *blocks, f"{held:g}")
     if len(grid) > _STAGES_SHOWN:
         table.add_row("…")
     return table
@@ -153,6 +153,8 @@ def _draw_comparison(comparison: Mapping[str, Any], console: Console) -> None:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.1f} µs"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 120:

@@ -88,8 +88,8 @@ class Freezing(ApiModel):
     prefer what their metric calls stable. CostAware (the default) draws by the time that a tensor's dW takes, each kept
     its exact share."""
     max_freeze_ratio: Decimal = "0.3"
-    """Timely: largest mean freeze ratio of a stage, from "0" to "1". Up to about 0.3 (the default) freezing is free:
-    the step gets shorter by as much as gradients get fewer. The paper had 0.8."""
+    """Timely: largest mean freeze ratio of a stage, from "0" to "1". Up to about 0.3 (the default), with four stages
+    or more, a step of 1F1B gets shorter by as much as gradients get fewer. The paper had 0.8."""
     slack_percent: Decimal = "1"
     """Timely: how much longer than the shortest step a plan may take, in percent, to freeze less. "1" (the default)
     froze a fifth less on published timings, and doesn't follow their noise."""

@@ -137,7 +137,7 @@ def field_of(name: object) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean "negativePrompt"?`, or nothing when no name is near."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
     return f'did you mean "{lowered[close[0]]}"?' if close else ""
 
 

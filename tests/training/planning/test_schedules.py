@@ -88,6 +88,8 @@ def test_microbatches_held_are_those_of_the_textbook() -> None:
     assert microbatches_held(order_of("GPipe", ranks=3, microbatches=8)) == (8, 8, 8)
     assert microbatches_held(order_of("1F1B", ranks=3, microbatches=8)) == (3, 2, 1)
     assert microbatches_held(order_of("1F1B", ranks=3, microbatches=2)) == (2, 2, 1)
+    assert microbatches_held(order_of("Interleaved1F1B", ranks=4, microbatches=8)) == (5.5, 4.5, 3.5, 2.5)
+    assert microbatches_held(order_of("ZBV", ranks=4, microbatches=8)) == (4, 4, 4, 4)
 
 
 def test_interleaved_refuses_rounds_that_are_not_equal_and_names_the_way_out() -> None:

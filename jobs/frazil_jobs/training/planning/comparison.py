@@ -153,7 +153,7 @@ class _Case:
             speedup=baseline / makespan,
             mean_freeze_ratio=ratio,
             gradient_rate=baseline / makespan * (1 - ratio),
-            activations_held=max(microbatches_held(self.order)) * len(self.order.order) / self.order.stages,
+            activations_held=max(microbatches_held(self.order)),
         )
 
     def _uniform(self, ratio: float) -> float:

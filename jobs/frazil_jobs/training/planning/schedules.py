@@ -73,15 +73,19 @@ def executed(order: Order) -> Order:
     )
 
 
-def microbatches_held(order: ScheduleOrder) -> tuple[int, ...]:
-    """Most activations of stages that each rank keeps at once: from a forward to the end of its last backward."""
+def microbatches_held(order: ScheduleOrder) -> tuple[float, ...]:
+    """Most microbatches whose activations each rank keeps at once: from a forward to the end of its last backward.
+
+    One that is kept of one of a rank's two stages counts half.
+    """
+    stages = order.stages // len(order.order)
     peaks = []
     for actions in order.order:
         held = peak = 0
         for action in actions:
             held += {Kind.F: 1, Kind.I: 0, Kind.B: -1, Kind.W: -1}[action.kind]
             peak = max(peak, held)
-        peaks.append(peak)
+        peaks.append(peak / stages)
     return tuple(peaks)
 
 
