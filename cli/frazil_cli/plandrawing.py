@@ -121,10 +121,9 @@ def _cluster(cluster: Mapping[str, Any]) -> str:
 
 def _speed(speed: Mapping[str, Any], modes: Mapping[str, Any] | None, *, known: bool) -> str:
     bound = speed["bound"]
-    if bound is None and not known:
-        return UNKNOWN
     if bound is None:
-        return (modes and modes["notCounted"]) or "none: the job can't run as it is"
+        why = (modes and modes["notCounted"]) or "none: the job can't run as it is"
+        return why if known else UNKNOWN
     if bound <= 1:
         return "none within an image: replicas make more images at once"
     most = f"at most {bound:.3g}× one device"

@@ -8,12 +8,13 @@ torch's own layers, so that a split backward runs each once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from frazil_jobs.training.planning.actions import Kind
 from frazil_jobs.training.planning.models import BlockTime
 
 WIDTH = 8
@@ -63,11 +64,15 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         needed = ctx.needs_input_grad[3:]
-        wait = sum(seconds for seconds, needs in zip(ctx.seconds, needed, strict=True) if needs)
-        wait += max((chain for chain, needs in zip(ctx.chain, needed, strict=True) if needs), default=0.0)
-        time.sleep(wait)
+        time.sleep(_wait(ctx.seconds, ctx.chain, needed))
         zeros = (torch.zeros(shape) if needs else None for shape, needs in zip(ctx.shapes, needed, strict=True))
         return None, None, None, *zeros
+
+
+def _wait(seconds: Sequence[float], chain: Sequence[float], needed: Sequence[bool]) -> float:
+    """Seconds of dW of those tensors that need it, and of what lies behind the foremost of them."""
+    trained = [at for at, needs in enumerate(needed) if needs]
+    return sum(seconds[at] for at in trained) + max((chain[at] for at in trained), default=0.0)
 
 
 class EmulatedStage(nn.Module):
@@ -97,3 +102,14 @@ class EmulatedStage(nn.Module):
         out: torch.Tensor = _Forward.apply(x, self._forward_seconds, self._backward_seconds)
         added: torch.Tensor = _Weights.apply(x.detach(), self._seconds, self._chain, *self.parameters())
         return out + added
+
+    def seconds(self, kind: Kind, frozen: Collection[nn.Parameter]) -> float:
+        """What a pass sleeps where these parameters are frozen in its microbatch."""
+        skipped = {id(parameter) for parameter in frozen}
+        weights = _wait(self._seconds, self._chain, [id(parameter) not in skipped for parameter in self.parameters()])
+        return {
+            Kind.F: self._forward_seconds,
+            Kind.B: self._backward_seconds + weights,
+            Kind.I: self._backward_seconds,
+            Kind.W: weights,
+        }[kind]

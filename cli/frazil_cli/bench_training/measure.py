@@ -115,10 +115,11 @@ def _figures(
     predicted_speedup: float,
     freezing_of_published: float,
 ) -> dict[str, Any]:
-    """Medians of a row. The residue is what is measured over what is predicted, less 1, in two parts: actions that took
-    longer than they were told to (simulated with their measured times), and everything between actions."""
+    """Medians of a row. The residue is what is measured over what is predicted, less 1, in three parts: tensors whose drawn
+    times differ from the plan's ratios (simulated with what the actions were told to take), actions that took longer than
+    they were told to (simulated with their measured times), and everything between actions."""
     seconds = statistics.median(one["seconds"] for one in times)
-    actual = _simulated(row, times)
+    told, actual = _simulated(row, times, "told"), _simulated(row, times, "actions")
     ratio = statistics.fmean(one["ratio"] for one in times)
     return {
         "schedule": row.schedule,
@@ -133,15 +134,16 @@ def _figures(
         "seconds": seconds,
         "predicted_seconds": row.predicted,
         "residue": seconds / row.predicted - 1,
-        "residue_of_actions": actual / row.predicted - 1,
+        "residue_of_drawing": told / row.predicted - 1,
+        "residue_of_actions": (actual - told) / row.predicted,
         "residue_between_actions": (seconds - actual) / row.predicted,
         "spread": [min(speedups), max(speedups)],
         "stages": list(row.cut.sizes),
     }
 
 
-def _simulated(row: Row, times: Sequence[dict[str, Any]]) -> float:
-    """The step of actions that take what they were measured to take, with nothing between them: median of the rounds."""
+def _simulated(row: Row, times: Sequence[dict[str, Any]], seconds: str) -> float:
+    """The step of actions that take these seconds of theirs, with nothing between them: median of the rounds."""
     from frazil_jobs.training.planning import simulator
     from frazil_jobs.training.planning.timings import ActionTime, Timings
 
@@ -151,7 +153,7 @@ def _simulated(row: Row, times: Sequence[dict[str, Any]]) -> float:
             Timings(
                 provenance="recorded",
                 actions={
-                    action: ActionTime(full=one["actions"][str(action)], frozen=one["actions"][str(action)])
+                    action: ActionTime(full=one[seconds][str(action)], frozen=one[seconds][str(action)])
                     for action in row.order.actions
                 },
                 hop_seconds=(0.0,) * (row.order.stages - 1),

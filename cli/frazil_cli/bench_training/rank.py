@@ -39,12 +39,12 @@ def main(workdir: Path, rank: int) -> None:
     group = cast(dist.ProcessGroup, dist.new_group(timeout=timedelta(seconds=TIMEOUT_SECONDS)))
     model = scaled_model(settings.least_ms)
     rows = rows_of(model, settings.schedules, max_ratio=settings.max_ratio)
-    engines = [_engine(row, model, rank, group) for row in rows]
+    devices = [_Device(row, model, rank, group) for row in rows]
     measured: list[list[dict[str, Any]]] = [[] for _ in rows]
     for number in range(settings.rounds + 1):
         for position in range(len(rows)):
             at = (position + number) % len(rows)
-            times = _batch(engines[at], number, group)
+            times = devices[at].batch(number)
             if number and rank == 0:  # in the first round torch learns shapes
                 measured[at].append(times)
         if rank == 0:
@@ -55,54 +55,71 @@ def main(workdir: Path, rank: int) -> None:
     dist.destroy_process_group()
 
 
-def _engine(row: Row, model: ModelTime, rank: int, group: dist.ProcessGroup) -> PipelineEngine:
-    bounds = row.cut.bounds
-    stages = {
-        stage: EmulatedStage(model.blocks[bounds[stage] : bounds[stage + 1]], first=stage == 0)
-        for stage in row.order.placement.stages_of(rank)
-    }
-    freezer = Freezer(
-        row.freezing,
-        stages,
-        schedule=row.schedule,
-        pipeline=RANKS,
-        microbatches=MICROBATCHES,
-        seed=0,
-        warmup_steps=0,
-        pipeline_group=group,
-        data_group=None,
-        replay=[Planned(0, Reason.MONITORED, row.plan, row.timings, None).to_json()],
-    )
-    return PipelineEngine(
-        stages,
-        schedule=row.schedule,
-        microbatches=MICROBATCHES,
-        loss=_loss,
-        pipeline_group=group,
-        data_group=None,
-        freezer=freezer,
-    )
+class _Device:
+    """What this rank has of a row."""
+
+    def __init__(self, row: Row, model: ModelTime, rank: int, group: dist.ProcessGroup) -> None:
+        bounds = row.cut.bounds
+        self._group = group
+        self._actions = row.order.order[rank]
+        self._stages = {
+            stage: EmulatedStage(model.blocks[bounds[stage] : bounds[stage + 1]], first=stage == 0)
+            for stage in row.order.placement.stages_of(rank)
+        }
+        self._freezer = Freezer(
+            row.freezing,
+            self._stages,
+            schedule=row.schedule,
+            pipeline=RANKS,
+            microbatches=MICROBATCHES,
+            seed=0,
+            warmup_steps=0,
+            pipeline_group=group,
+            data_group=None,
+            replay=[Planned(0, Reason.MONITORED, row.plan, row.timings, None).to_json()],
+        )
+        self._engine = PipelineEngine(
+            self._stages,
+            schedule=row.schedule,
+            microbatches=MICROBATCHES,
+            loss=_loss,
+            pipeline_group=group,
+            data_group=None,
+            freezer=self._freezer,
+        )
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """One pipeline batch: its seconds over all ranks, what each action took and was told to take, what was frozen."""
+        self._engine.begin_step(number)
+        told = self._told()
+        x = torch.ones(MICROBATCHES, WIDTH)
+        dist.barrier(group=self._group)
+        self._engine.train_batch((x,), torch.zeros_like(x))
+        self._engine.reduce_gradients()
+        for parameter in self._engine.parameters():
+            parameter.grad = None
+        report = self._engine.share(self._engine.end_step())
+        return {
+            "seconds": _span(report.timed),
+            "actions": {str(one.action): one.seconds for one in report.timed},
+            "told": told,
+            "ratio": report.mean_freeze_ratio,
+        }
+
+    def _told(self) -> dict[str, float]:
+        """Seconds of every rank's actions, by the tensors drawn."""
+        frozen = {stage: self._freezer.selection.frozen(stage, 0) for stage in self._stages}
+        mine = {
+            str(one): self._stages[one.stage].seconds(one.kind, frozen[one.stage][one.microbatch])
+            for one in self._actions
+        }
+        of_all: list[dict[str, float]] = [{}] * RANKS
+        dist.all_gather_object(of_all, mine, group=self._group)
+        return {action: seconds for of_rank in of_all for action, seconds in of_rank.items()}
 
 
 def _loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (output - target).square().mean()
-
-
-def _batch(engine: PipelineEngine, number: int, group: dist.ProcessGroup) -> dict[str, Any]:
-    """One pipeline batch: its seconds over all ranks, those of each action, and what was frozen."""
-    engine.begin_step(number)
-    x = torch.ones(MICROBATCHES, WIDTH)
-    dist.barrier(group=group)
-    engine.train_batch((x,), torch.zeros_like(x))
-    engine.reduce_gradients()
-    for parameter in engine.parameters():
-        parameter.grad = None
-    report = engine.share(engine.end_step())
-    return {
-        "seconds": _span(report.timed),
-        "actions": {str(one.action): one.seconds for one in report.timed},
-        "ratio": report.mean_freeze_ratio,
-    }
 
 
 def _span(timed: Sequence[Timed]) -> float:
