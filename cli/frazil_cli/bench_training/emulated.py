@@ -16,6 +16,7 @@ from torch import nn
 
 from frazil_jobs.training.planning.actions import Kind
 from frazil_jobs.training.planning.models import BlockTime
+from frazil_jobs.training.planning.timings import StageTime
 
 WIDTH = 8
 """Elements of an activation: messages are there, but small."""
@@ -105,11 +106,11 @@ class EmulatedStage(nn.Module):
 
     def seconds(self, kind: Kind, frozen: Collection[nn.Parameter]) -> float:
         """What a pass sleeps where these parameters are frozen in its microbatch."""
-        skipped = {id(parameter) for parameter in frozen}
-        weights = _wait(self._seconds, self._chain, [id(parameter) not in skipped for parameter in self.parameters()])
-        return {
-            Kind.F: self._forward_seconds,
-            Kind.B: self._backward_seconds + weights,
-            Kind.I: self._backward_seconds,
-            Kind.W: weights,
-        }[kind]
+        skipped = set(frozen)
+        weights = _wait(self._seconds, self._chain, [parameter not in skipped for parameter in self.parameters()])
+        passes = StageTime(
+            forward=self._forward_seconds,
+            backward=self._backward_seconds + weights,
+            backward_frozen=self._backward_seconds,
+        )
+        return passes.of(kind).full

@@ -78,14 +78,13 @@ def microbatches_held(order: ScheduleOrder) -> tuple[float, ...]:
 
     One that is kept of one of a rank's two stages counts half.
     """
-    stages = order.stages // len(order.order)
     peaks = []
-    for actions in order.order:
+    for rank, actions in enumerate(order.order):
         held = peak = 0
         for action in actions:
             held += {Kind.F: 1, Kind.I: 0, Kind.B: -1, Kind.W: -1}[action.kind]
             peak = max(peak, held)
-        peaks.append(peak / stages)
+        peaks.append(peak / len(order.placement.stages_of(rank)))
     return tuple(peaks)
 
 
